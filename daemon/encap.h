@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#pragma once
+
+#include "kernel.h"
+#include "settings.h"
+#include "util.h"
+
+/*
+ * An encapsulation is one wire format, one file under plugins/encap/, one const struct. Everything
+ * that decides what goes on the wire is pure and works on an EcWire, so it is tested without a
+ * kernel; the core makes the link from fill(). Differences between kinds are data (flags) or
+ * functions here: nothing outside the table asks for a kind by name.
+ */
+
+/* What both ends of one tunnel must agree on, resolved: no default is left open. Host byte order. */
+typedef struct EcWire {
+	EcAddress local, remote;   /* same family; local may be unset (AF_UNSPEC) */
+	int ifindex;               /* device the link is bound to, 0 = not bound */
+	uint32_t id;               /* GRE key (0 = none) or VNI */
+	uint16_t data_port;        /* local UDP port */
+	uint16_t remote_data_port; /* the peer's UDP port */
+	uint8_t ttl;
+	uint8_t tos; /* outer TOS / traffic class byte */
+	uint32_t fwmark;
+	bool fragment; /* frames above the path MTU go out in outer fragments */
+} EcWire;
+
+typedef enum EcEncapFlags {
+	EC_ENCAP_ETHERNET = 1 << 0, /* carries Ethernet: may be a bridge port; else bare IP */
+	EC_ENCAP_BINDS = 1 << 1,    /* the link can be bound to the underlay's device */
+	EC_ENCAP_UDP = 1 << 2,      /* has data ports */
+	EC_ENCAP_SHARES_PORT = 1 << 3, /* UDP, and one port serves both directions (VXLAN) */
+	EC_ENCAP_TOO_BIG = 1 << 4,  /* answers too-big into the LAN by itself */
+	EC_ENCAP_FRAGMENTS_V4 = 1 << 5, /* can send outer IPv4 fragments */
+	EC_ENCAP_FWMARK = 1 << 6,       /* the link carries a mark */
+} EcEncapFlags;
+
+typedef struct EcEncap {
+	const char *name;  /* on the bus, in files and in logs; never changes */
+	const char *kind4; /* IFLA_INFO_KIND over IPv4 */
+	const char *kind6; /* over IPv6 */
+	EcEncapFlags flags;
+	uint16_t data_port; /* default UDP port, 0 without EC_ENCAP_UDP */
+	uint32_t id_max;    /* 0: has no id */
+
+	/* Pure: no system call. fill() appends the attributes of IFLA_INFO_DATA to an open nest,
+	 * all of them, every time: a changelink re-initialises what is left out. -ENOBUFS only. */
+	int (*fill)(const EcWire *wire, struct nl_msg *info_data);
+	/* Bytes that one frame grows by: outer IP header up to the inner IP header, so that
+	 * inner MTU = path MTU - overhead (underlay.md §5). */
+	unsigned (*overhead)(const EcWire *wire);
+
+	/* Effects around the link that the core makes from fill(); NULL in most kinds. up() undoes
+	 * itself on failure; down() undoes one up() and cannot fail. */
+	int (*up)(const EcWire *wire, EcKernel *kernel, sd_bus_error *ret_error);
+	void (*down)(const EcWire *wire, EcKernel *kernel);
+} EcEncap;
+
+extern const EcEncap ec_encap_gretap, ec_encap_gretap_fou, ec_encap_vxlan, ec_encap_gre,
+		ec_encap_ipip;
+
+/* All of this build, in no particular order; NULL-terminated. Tests have their own list. */
+extern const EcEncap *const ec_encaps[];
+
+const EcEncap *ec_encap_find(const char *name);
+const char *ec_encap_kind(const EcEncap *encap, int family);
+/* Encapsulations that fit these settings over this address family, best first (NULL-terminated, at
+ * most EC_ENCAPS_MAX long): what `encapsulation` lists, or for `auto` the order of design §7. */
+#define EC_ENCAPS_MAX 16
+void ec_encap_candidates(
+		const EcSettings *s, int family, const EcEncap *ret[static EC_ENCAPS_MAX + 1]);
+/* What settings mean for this encapsulation: ports, id, ttl. Addresses, ifindex and fragment are
+ * left for the caller. */
+void ec_encap_wire(const EcEncap *encap, const EcSettings *s, EcWire *ret);
+/* Whether this encapsulation can do what the settings ask (pure). InvalidSetting/NotSupported. */
+int ec_encap_verify(const EcEncap *encap, const EcSettings *s, int family,
+		sd_bus_error *ret_error);

@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#pragma once
+
+#include <net/if.h>
+#include <netlink/attr.h>
+#include <netlink/msg.h>
+
+#include "util.h"
+
+/*
+ * The kernel's network configuration over netlink. All of it is synchronous: rtnetlink runs inside
+ * sendmsg() anyway (facts: model-codebases.md §4.4). Every failure is -errno as the kernel gave it
+ * and an error named org.ethercord1.Error.Kernel whose sentence ends in the kernel's own words.
+ */
+typedef struct EcKernel EcKernel;
+
+/* Links that we made carry this group from their first moment, and soon after this alias; both are
+ * how they are found again after a crash. A bridge we made has the alias EC_ALIAS_BRIDGE, which no
+ * tunnel name can equal. */
+#define EC_LINK_GROUP 0x65636f72u /* "ecor" */
+#define EC_LINK_GROUP_DOOMED 0x65636f64u
+#define EC_ALIAS_PREFIX "ethercord:"
+#define EC_ALIAS_BRIDGE EC_ALIAS_PREFIX "/bridge"
+
+/* One link as RTM_NEWLINK tells it. */
+typedef struct EcLink {
+	int ifindex;
+	char name[IF_NAMESIZE];
+	char kind[24];  /* IFLA_INFO_KIND, "" for hardware */
+	char alias[96]; /* IFLA_IFALIAS, cut */
+	unsigned flags; /* IFF_* */
+	uint16_t type;  /* ARPHRD_* */
+	uint32_t mtu;
+	uint32_t group;
+	int master;     /* ifindex of the bridge, 0 = none */
+	uint8_t mac[6];
+	uint64_t rx_packets, rx_bytes, rx_dropped, tx_packets, tx_bytes, tx_dropped;
+	struct nlattr *data; /* a copy of IFLA_INFO_DATA, or NULL */
+} EcLink;
+
+void ec_link_done(EcLink *link);
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(EcLink, ec_link_done)
+/* Fills *ret from an RTM_NEWLINK or RTM_DELLINK message; -EBADMSG when it is malformed. */
+int ec_link_parse(const struct nlmsghdr *h, EcLink *ret);
+/* Whether every attribute in `want` (a message holding only attributes, as fill() makes them) is
+ * what the kernel reported in `have`. An attribute the kernel left out equals zero. Pure. */
+bool ec_link_data_matches(const struct nlattr *have, struct nl_msg *want);
+
+/* runtime_dir holds the marks of FOU ports that are ours. */
+int ec_kernel_new(const char *runtime_dir, EcKernel **ret);
+EcKernel *ec_kernel_free(EcKernel *k);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(EcKernel, ec_kernel_free)
+
+/* 1 and *ret, 0 when there is no such link, or -errno. */
+int ec_kernel_link_by_name(
+		EcKernel *k, const char *name, EcLink *ret, sd_bus_error *ret_error);
+int ec_kernel_link_by_index(EcKernel *k, int ifindex, EcLink *ret, sd_bus_error *ret_error);
+/* Calls f for each link of the namespace; with group != 0 only those in that group. */
+int ec_kernel_links(EcKernel *k, uint32_t group, void (*f)(const EcLink *link, void *userdata),
+		void *userdata, sd_bus_error *ret_error);
+
+/* What one RTM_NEWLINK changes: unset members are left as they are. */
+typedef struct EcLinkChange {
+	int ifindex;      /* the link; 0: made anew (or found by name with no flag set) */
+	const char *name; /* for a new link */
+	const char *kind; /* with info_data: (re)configures the kind */
+	struct nl_msg *info_data; /* attributes of IFLA_INFO_DATA, or NULL */
+	const uint8_t *mac;       /* 6 bytes */
+	uint32_t mtu;
+	uint32_t group;
+	const char *alias;
+	const int *master;  /* ifindex, 0 = take off */
+	const bool *up;
+	bool no_ipv6_autoconf; /* IFLA_INET6_ADDR_GEN_MODE none */
+} EcLinkChange;
+
+/* Makes the link (ifindex 0) or changes it; one message. */
+int ec_kernel_link_set(EcKernel *k, const EcLinkChange *change, sd_bus_error *ret_error);
+/* 0 also when it is gone already. */
+int ec_kernel_link_delete(EcKernel *k, int ifindex, sd_bus_error *ret_error);
+/* Deletes every link of a group in one operation: one RCU grace period for all of them. */
+int ec_kernel_link_delete_group(EcKernel *k, uint32_t group, sd_bus_error *ret_error);
+
+/* Adds or removes one interface address; adding what is there and removing what is not succeed. */
+int ec_kernel_address_set(EcKernel *k, int ifindex, const EcAddress *a, unsigned length,
+		bool present, sd_bus_error *ret_error);
+
+/* What the kernel would do with a packet. */
+typedef struct EcRoute {
+	int ifindex;
+	EcAddress source; /* the source it would pick */
+	uint32_t mtu;     /* metric of the route, 0 = the device's */
+	uint8_t type;     /* RTN_* */
+} EcRoute;
+/* 1 and *ret; 0 when there is no route, *ret_why then says how the kernel put it. */
+int ec_kernel_route_get(EcKernel *k, const EcAddress *to, const EcAddress *from, uint32_t fwmark,
+		EcRoute *ret, sd_bus_error *ret_why);
+
+/* Takes a share in FOU port `port` for GRE (IP protocol 47), opening it for the first holder; a
+ * port somebody else opened for GRE is used and never closed. Busy when it serves something else. */
+int ec_kernel_fou_ref(EcKernel *k, int family, uint16_t port, sd_bus_error *ret_error);
+/* Gives the share back; the last one closes the port if we opened it. */
+void ec_kernel_fou_unref(EcKernel *k, int family, uint16_t port);
+
+/* True for a Wi-Fi interface: it cannot be a bridge port (its frames carry one source address). */
+bool ec_kernel_link_is_wifi(EcKernel *k, const char *name);
