@@ -12,7 +12,8 @@
  * functions here: nothing outside the table asks for a kind by name.
  */
 
-/* What both ends of one tunnel must agree on, resolved: no default is left open. Host byte order. */
+/* What both ends of one tunnel must agree on, resolved: no default is left open. Host byte order.
+ */
 typedef struct EcWire {
 	EcAddress local, remote;   /* same family; local may be unset (AF_UNSPEC) */
 	int ifindex;               /* device the link is bound to, 0 = not bound */
@@ -26,11 +27,11 @@ typedef struct EcWire {
 } EcWire;
 
 typedef enum EcEncapFlags {
-	EC_ENCAP_ETHERNET = 1 << 0, /* carries Ethernet: may be a bridge port; else bare IP */
-	EC_ENCAP_BINDS = 1 << 1,    /* the link can be bound to the underlay's device */
-	EC_ENCAP_UDP = 1 << 2,      /* has data ports */
-	EC_ENCAP_SHARES_PORT = 1 << 3, /* UDP, and one port serves both directions (VXLAN) */
-	EC_ENCAP_TOO_BIG = 1 << 4,  /* answers too-big into the LAN by itself */
+	EC_ENCAP_ETHERNET = 1 << 0,     /* carries Ethernet: may be a bridge port; else bare IP */
+	EC_ENCAP_BINDS = 1 << 1,        /* the link can be bound to the underlay's device */
+	EC_ENCAP_UDP = 1 << 2,          /* has data ports */
+	EC_ENCAP_SHARES_PORT = 1 << 3,  /* UDP, and one port serves both directions (VXLAN) */
+	EC_ENCAP_TOO_BIG = 1 << 4,      /* answers too-big into the LAN by itself */
 	EC_ENCAP_FRAGMENTS_V4 = 1 << 5, /* can send outer IPv4 fragments */
 	EC_ENCAP_FWMARK = 1 << 6,       /* the link carries a mark */
 } EcEncapFlags;
@@ -73,5 +74,4 @@ void ec_encap_candidates(
  * left for the caller. */
 void ec_encap_wire(const EcEncap *encap, const EcSettings *s, EcWire *ret);
 /* Whether this encapsulation can do what the settings ask (pure). InvalidSetting/NotSupported. */
-int ec_encap_verify(const EcEncap *encap, const EcSettings *s, int family,
-		sd_bus_error *ret_error);
+int ec_encap_verify(const EcEncap *encap, const EcSettings *s, int family, sd_bus_error *ret_error);

@@ -32,7 +32,7 @@ typedef struct EcLink {
 	uint16_t type;  /* ARPHRD_* */
 	uint32_t mtu;
 	uint32_t group;
-	int master;     /* ifindex of the bridge, 0 = none */
+	int master; /* ifindex of the bridge, 0 = none */
 	uint8_t mac[6];
 	uint64_t rx_packets, rx_bytes, rx_dropped, tx_packets, tx_bytes, tx_dropped;
 	struct nlattr *data; /* a copy of IFLA_INFO_DATA, or NULL */
@@ -52,8 +52,7 @@ EcKernel *ec_kernel_free(EcKernel *k);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(EcKernel, ec_kernel_free)
 
 /* 1 and *ret, 0 when there is no such link, or -errno. */
-int ec_kernel_link_by_name(
-		EcKernel *k, const char *name, EcLink *ret, sd_bus_error *ret_error);
+int ec_kernel_link_by_name(EcKernel *k, const char *name, EcLink *ret, sd_bus_error *ret_error);
 int ec_kernel_link_by_index(EcKernel *k, int ifindex, EcLink *ret, sd_bus_error *ret_error);
 /* Calls f for each link of the namespace; with group != 0 only those in that group. */
 int ec_kernel_links(EcKernel *k, uint32_t group, void (*f)(const EcLink *link, void *userdata),
@@ -61,15 +60,15 @@ int ec_kernel_links(EcKernel *k, uint32_t group, void (*f)(const EcLink *link, v
 
 /* What one RTM_NEWLINK changes: unset members are left as they are. */
 typedef struct EcLinkChange {
-	int ifindex;      /* the link; 0: made anew (or found by name with no flag set) */
-	const char *name; /* for a new link */
-	const char *kind; /* with info_data: (re)configures the kind */
+	int ifindex;              /* the link; 0: made anew (or found by name with no flag set) */
+	const char *name;         /* for a new link */
+	const char *kind;         /* with info_data: (re)configures the kind */
 	struct nl_msg *info_data; /* attributes of IFLA_INFO_DATA, or NULL */
 	const uint8_t *mac;       /* 6 bytes */
 	uint32_t mtu;
 	uint32_t group;
 	const char *alias;
-	const int *master;  /* ifindex, 0 = take off */
+	const int *master; /* ifindex, 0 = take off */
 	const bool *up;
 	bool no_ipv6_autoconf; /* IFLA_INET6_ADDR_GEN_MODE none */
 } EcLinkChange;
@@ -97,7 +96,8 @@ int ec_kernel_route_get(EcKernel *k, const EcAddress *to, const EcAddress *from,
 		EcRoute *ret, sd_bus_error *ret_why);
 
 /* Takes a share in FOU port `port` for GRE (IP protocol 47), opening it for the first holder; a
- * port somebody else opened for GRE is used and never closed. Busy when it serves something else. */
+ * port somebody else opened for GRE is used and never closed. Busy when it serves something else.
+ */
 int ec_kernel_fou_ref(EcKernel *k, int family, uint16_t port, sd_bus_error *ret_error);
 /* Gives the share back; the last one closes the port if we opened it. */
 void ec_kernel_fou_unref(EcKernel *k, int family, uint16_t port);

@@ -105,10 +105,10 @@ typedef struct EcSetting {
 	uint32_t min, max;          /* of numbers */
 	const char *const *choices; /* words of a choice or of a list, NULL-terminated, or NULL */
 	bool (*is_valid)(const char *item); /* extra check of a string or of each list item */
-	const char *allowed;                /* what is_valid() wants, for the error and the manual */
-	const char *fallback;               /* the default as text; NULL: none */
-	const char *fallback_help;          /* how the manual words the default where it is derived */
-	const char *help;                   /* one paragraph for the manual */
+	const char *allowed;       /* what is_valid() wants, for the error and the manual */
+	const char *fallback;      /* the default as text; NULL: none */
+	const char *fallback_help; /* how the manual words the default where it is derived */
+	const char *help;          /* one paragraph for the manual */
 } EcSetting;
 
 /* The rows, in the order of the manual; *ret_n of them. */
@@ -126,8 +126,7 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(EcSettings, ec_settings_free)
 /* One value in the text form of keyfiles, the command line and NetworkManager: lists are separated
  * by commas, semicolons or blanks; booleans are yes/no, true/false, on/off, 1/0. Empty text gives
  * the default. Fails with InvalidSetting that names the key and what is allowed. */
-int ec_settings_parse(
-		EcSettings *s, const char *key, const char *text, sd_bus_error *ret_error);
+int ec_settings_parse(EcSettings *s, const char *key, const char *text, sd_bus_error *ret_error);
 /* Reads a whole a{sv} at the message's cursor over s. An empty string or list takes the default
  * back. On failure s is half changed: read into a copy. */
 int ec_settings_read(EcSettings *s, sd_bus_message *m, sd_bus_error *ret_error);

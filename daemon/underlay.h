@@ -28,9 +28,9 @@ typedef struct EcPath {
 	EcAddress local; /* source address packets will carry */
 	int ifindex;     /* output device */
 	char device[IF_NAMESIZE];
-	bool bind;     /* the tunnel must be bound to that device where its kind can be */
-	bool protect;  /* packets on this path cannot leave in clear */
-	uint32_t mtu;  /* bytes of the outer IP packet that need no fragment */
+	bool bind;    /* the tunnel must be bound to that device where its kind can be */
+	bool protect; /* packets on this path cannot leave in clear */
+	uint32_t mtu; /* bytes of the outer IP packet that need no fragment */
 } EcPath;
 
 typedef struct EcUnderlay EcUnderlay;

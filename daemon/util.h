@@ -45,7 +45,8 @@ void ec_error_map_register(void);
 /* True for text fit for settings, names and sentences: valid UTF-8, no control characters. */
 bool ec_text_is_clean(const char *text);
 /* True for a name the kernel accepts for an interface and that needs no quoting anywhere:
- * 1-15 bytes of [A-Za-z0-9_.-], not ".", "..", "all" or "default" (net/core/dev.c dev_valid_name). */
+ * 1-15 bytes of [A-Za-z0-9_.-], not ".", "..", "all" or "default" (net/core/dev.c dev_valid_name).
+ */
 bool ec_ifname_is_valid(const char *text);
 /* [A-Za-z0-9][A-Za-z0-9_.-]{0,62}: names of tunnels, listeners and peers. */
 bool ec_name_is_valid(const char *text);
