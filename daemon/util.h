@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #pragma once
 
+#include <assert.h>
 #include <glib.h>
 #include <netinet/in.h>
 #include <stdbool.h>
