@@ -102,5 +102,6 @@ int ec_kernel_fou_ref(EcKernel *k, int family, uint16_t port, sd_bus_error *ret_
 /* Gives the share back; the last one closes the port if we opened it. */
 void ec_kernel_fou_unref(EcKernel *k, int family, uint16_t port);
 
-/* True for a Wi-Fi interface: it cannot be a bridge port (its frames carry one source address). */
-bool ec_kernel_link_is_wifi(EcKernel *k, const char *name);
+/* True for a Wi-Fi interface that cannot be a bridge port: a station without 4-address mode or an
+ * ad-hoc member, whose frames carry one source address only (linux/nl80211.h). */
+bool ec_kernel_wifi_refuses_bridge(EcKernel *k, int ifindex);

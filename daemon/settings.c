@@ -235,9 +235,8 @@ const char *ec_settings_word(const char *key, int value)
 #define FIELD_OF(s, row, type) ((type *)(void *)((char *)(s) + (row)->offset))
 #define CONST_FIELD_OF(s, row, type)                                                               \
 	((type const *)(const void *)((const char *)(s) + (row)->offset))
-((const type *)(const void *)((const char *)(s) + (row)->offset))
 
-		static uint64_t bit_of(const EcSetting *row)
+static uint64_t bit_of(const EcSetting *row)
 {
 	return UINT64_C(1) << (row - table);
 }
