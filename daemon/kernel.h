@@ -14,6 +14,9 @@
  */
 typedef struct EcKernel EcKernel;
 
+typedef struct nl_msg EcMessage;
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(EcMessage, nlmsg_free)
+
 /* Links that we made carry this group from their first moment, and soon after this alias; both are
  * how they are found again after a crash. A bridge we made has the alias EC_ALIAS_BRIDGE, which no
  * tunnel name can equal. */
