@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#pragma once
+
+#include "settings.h"
+
+/*
+ * What the daemon keeps in files: one keyfile per tunnel, one key file per tunnel, and in the
+ * runtime directory what must survive a crash of the daemon but not a reboot.
+ */
+typedef struct EcStore EcStore;
+
+/* Where a tunnel's keyfile lives; the first directory that has NAME.conf wins. */
+typedef enum EcOrigin {
+	EC_ORIGIN_CONFIG,  /* --config-dir, /etc/ethercord: persistent, written by us and by hand */
+	EC_ORIGIN_RUNTIME, /* --runtime-dir, /run/ethercord: gone after a reboot */
+	EC_ORIGIN_VENDOR,  /* /usr/lib/ethercord: persistent, belongs to packages, never written */
+	_EC_ORIGIN_MAX,
+} EcOrigin;
+
+/* What a tunnel was doing, for the next start of the daemon. */
+typedef struct EcRecord {
+	bool known;    /* there is a record: otherwise autostart decides */
+	bool wanted;   /* Activate, not Deactivate, was last */
+	bool attached; /* the interface of `attach` was put in the bridge by us */
+} EcRecord;
+
+/* Makes missing directories, 0755 but for the keys' (0700). vendor_dir may be NULL. */
+int ec_store_new(const char *config_dir, const char *state_dir, const char *runtime_dir,
+		const char *vendor_dir, EcStore **ret, sd_bus_error *ret_error);
+EcStore *ec_store_free(EcStore *s);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(EcStore, ec_store_free)
+const char *ec_store_runtime_dir(const EcStore *s);
+
+typedef struct EcStoreReader {
+	/* Takes the settings over. */
+	void (*tunnel)(EcSettings *settings, EcOrigin origin, void *userdata);
+	/* sentence: "FILE:LINE: KEY ...: allowed is ..." */
+	void (*broken)(const char *name, const char *sentence, void *userdata);
+	void *userdata;
+} EcStoreReader;
+
+/* Reads every tunnel's keyfile; a broken one is reported and the others are read. */
+void ec_store_read_tunnels(EcStore *s, const EcStoreReader *reader);
+/* Writes a tunnel's keyfile atomically; for EC_ORIGIN_CONFIG it is on the disk on return. Keeps the
+ * comments of a file that is there. Secrets are left out. */
+int ec_store_save(EcStore *s, const EcSettings *settings, EcOrigin origin, sd_bus_error *ret_error);
+/* Forgets everything about a tunnel. */
+int ec_store_remove(EcStore *s, const char *name, EcOrigin origin, sd_bus_error *ret_error);
+
+/* key: base64 as in the setting. The file is 0600 and durable. */
+int ec_store_set_key(EcStore *s, const char *name, const char *key, sd_bus_error *ret_error);
+
+EcRecord ec_store_get_record(EcStore *s, const char *name);
+void ec_store_set_record(EcStore *s, const char *name, EcRecord record);
+
+/* 32 bytes that no other machine and no other installation has, for derived MAC addresses. */
+void ec_store_machine_seed(EcStore *s, uint8_t ret[static 32]);
