@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "encap/gre-common.h"
+
+#include <linux/if_ether.h>
+#include <linux/if_tunnel.h>
+
+/*
+ * Ethernet in GRE in UDP (foo-over-UDP): for paths that pass UDP only, as behind NAT.
+ *
+ * Every packet carries a GRE sequence number. A receiver that does GRO on the underlay would
+ * otherwise merge the GRE packets inside the UDP datagrams and lose them: TCP falls to about
+ * 1 Mbit/s on Linux 6.1. The receiver need not expect the numbers, so the far end may be any
+ * gretap over FOU.
+ */
+
+#define UDP_SIZE 8
+#define SEQUENCE_SIZE 4
+
+static int fill(const EcWire *wire, struct nl_msg *info_data)
+{
+	return ec_gre_fill(wire, true, TUNNEL_ENCAP_FOU, info_data);
+}
+
+static unsigned overhead(const EcWire *wire)
+{
+	return UDP_SIZE + ec_gre_overhead(wire) + SEQUENCE_SIZE + ETH_HLEN;
+}
+
+static int up(const EcWire *wire, EcKernel *kernel, sd_bus_error *ret_error)
+{
+	return ec_kernel_fou_ref(kernel, wire->remote.family, wire->data_port, ret_error);
+}
+
+static void down(const EcWire *wire, EcKernel *kernel)
+{
+	ec_kernel_fou_unref(kernel, wire->remote.family, wire->data_port);
+}
+
+const EcEncap ec_encap_gretap_fou = {
+	.name = "gretap-fou",
+	.kind4 = "gretap",
+	.kind6 = "ip6gretap",
+	.flags = EC_ENCAP_ETHERNET | EC_ENCAP_BINDS | EC_ENCAP_UDP | EC_ENCAP_FRAGMENTS_V4 |
+		 EC_ENCAP_FWMARK,
+	.data_port = 65201,
+	.id_max = UINT32_MAX,
+	.fill = fill,
+	.overhead = overhead,
+	.up = up,
+	.down = down,
+};

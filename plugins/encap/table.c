@@ -1,0 +1,5 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "encap.h"
+
+const EcEncap *const ec_encaps[] = { &ec_encap_gretap, &ec_encap_gretap_fou, &ec_encap_vxlan,
+	&ec_encap_gre, &ec_encap_ipip, NULL };
