@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "mtu.h"
+
+#include <linux/if_ether.h>
+
+/* The largest inner packet that needs no outer fragments. */
+static uint32_t unfragmented(const EcEncap *e, const EcWire *w, uint32_t path_mtu)
+{
+	uint32_t path = path_mtu ? path_mtu : EC_MTU_ETHERNET;
+	uint32_t overhead = e->overhead(w);
+
+	return path > overhead + EC_MTU_KERNEL_MIN ? path - overhead : EC_MTU_KERNEL_MIN;
+}
+
+static bool can_fragment(const EcEncap *e, const EcWire *w)
+{
+	return w->remote.family == AF_INET && (e->flags & EC_ENCAP_FRAGMENTS_V4);
+}
+
+/* A bridge hands a port no frame above the bridge's MTU, and drops in silence what is above the
+ * port's. So the port carries what the bridge does, unless that would be dropped unseen further
+ * on. */
+static uint32_t bridged(const EcSettings *s, const EcEncap *e, const EcWire *w, uint32_t whole,
+		uint32_t bridge_mtu)
+{
+	uint32_t target = bridge_mtu ? bridge_mtu : EC_MTU_ETHERNET;
+	bool full = can_fragment(e, w) || (e->flags & EC_ENCAP_TOO_BIG);
+
+	return full && s->full_frames != EC_FULL_FRAMES_NO ? target : MIN(whole, target);
+}
+
+void ec_mtu_choose(const EcSettings *s, const EcEncap *e, const EcWire *w, uint32_t path_mtu,
+		uint32_t bridge_mtu, EcMtu *ret)
+{
+	bool p2p = s->mode == EC_MODE_POINT_TO_POINT;
+	bool full = can_fragment(e, w) && s->full_frames == EC_FULL_FRAMES_YES;
+	uint32_t whole = unfragmented(e, w, path_mtu), mtu;
+
+	if (s->mtu)
+		mtu = MAX(s->mtu, EC_MTU_KERNEL_MIN);
+	else if (!p2p)
+		mtu = MAX(bridged(s, e, w, whole, bridge_mtu), EC_MTU_MIN);
+	else
+		mtu = MAX(whole, full ? EC_MTU_ETHERNET : EC_MTU_MIN);
+
+	/* Once chosen for a mode it stays, whatever the path's MTU is at the moment: a path that
+	 * shrinks needs no change then. */
+	bool fragment = full || !p2p || (s->mtu && mtu > whole);
+	fragment = fragment && can_fragment(e, w) && s->full_frames != EC_FULL_FRAMES_NO;
+
+	*ret = (EcMtu){
+		.mtu = mtu,
+		.largest_frame = (fragment ? mtu : MIN(mtu, whole)) +
+				 (e->flags & EC_ENCAP_ETHERNET ? ETH_HLEN : 0),
+		.fragment = fragment,
+	};
+}
