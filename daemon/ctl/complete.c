@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "ctl.h"
+
+#include <stdio.h>
+
+/*
+ * The hidden verb `complete`, which the shell asks for words: verbs, the options of a verb, the
+ * names of tunnels, the keys of settings and the values of one. Says nothing when it knows nothing,
+ * and starts no daemon.
+ */
+
+static int print_verbs(Ctl *ctl, const char *argument)
+{
+	ctl_print_verbs();
+	return CTL_OK;
+}
+
+static int print_options(Ctl *ctl, const char *argument)
+{
+	ctl_print_options(argument);
+	return CTL_OK;
+}
+
+static int print_tunnels(Ctl *ctl, const char *argument)
+{
+	g_autoptr(json_t) objects = NULL, tunnels = NULL;
+	const json_t *t;
+	size_t i;
+
+	if (sd_bus_open_system(&ctl->bus) < 0 || ctl_get_objects(ctl, false, &objects, NULL) < 0)
+		return CTL_NO_DAEMON;
+	tunnels = ctl_pick(objects, CTL_TUNNEL);
+	json_array_foreach(tunnels, i, t)(void) puts(ctl_json_string(t, "Name"));
+	return CTL_OK;
+}
+
+static int print_keys(Ctl *ctl, const char *argument)
+{
+	size_t n;
+	const EcSetting *table = ec_settings_table(&n);
+
+	for (size_t i = 0; i < n; i++) {
+		if (!g_str_equal(table[i].key, "name"))
+			(void)puts(table[i].key);
+	}
+	return CTL_OK;
+}
+
+static int print_values(Ctl *ctl, const char *argument)
+{
+	const EcSetting *row = argument ? ec_setting_find(argument) : NULL;
+
+	if (!row)
+		return CTL_NOT_FOUND;
+	if (row->type == EC_SETTING_BOOL)
+		(void)puts("yes\nno");
+	for (const char *const *word = row->choices; word && *word; word++)
+		(void)puts(*word);
+	return CTL_OK;
+}
+
+int ctl_verb_complete(Ctl *ctl, int argc, char **argv)
+{
+	static const struct {
+		const char *what;
+		int (*print)(Ctl *ctl, const char *argument);
+	} table[] = {
+		{ "verbs", print_verbs },
+		{ "options", print_options },
+		{ "tunnels", print_tunnels },
+		{ "keys", print_keys },
+		{ "values", print_values },
+	};
+
+	for (size_t i = 0; i < EC_ELEMENTS(table); i++) {
+		if (g_str_equal(table[i].what, argv[1]))
+			return table[i].print(ctl, argv[2]);
+	}
+	return CTL_USAGE;
+}

@@ -1,0 +1,380 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "ctl.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* The verbs that show something. */
+
+static const json_t *setting_of(const json_t *tunnel, const char *key)
+{
+	return json_object_get(json_object_get(tunnel, "Settings"), key);
+}
+
+/* A property, or what the settings say while the daemon has not settled it. */
+static char *settled(const json_t *tunnel, const char *property, const char *key)
+{
+	const char *text = ctl_json_string(tunnel, property);
+	const json_t *setting = setting_of(tunnel, key);
+
+	if (*text || !setting)
+		return g_strdup(text);
+	return ctl_json_text(setting);
+}
+
+static const char *sentence_of(const json_t *tunnel)
+{
+	const char *text = json_string_value(
+			json_array_get(json_object_get(tunnel, "StateReason"), 1));
+
+	return text ? text : "";
+}
+
+static int get_objects(Ctl *ctl, json_t **ret)
+{
+	g_auto(sd_bus_error) error = SD_BUS_ERROR_NULL;
+	int code = ctl_open(ctl);
+
+	if (code != CTL_OK)
+		return code;
+	int r = ctl_get_objects(ctl, true, ret, &error);
+	return r < 0 ? ctl_fail(&error, r, NULL, CTL_ERROR) : CTL_OK;
+}
+
+int ctl_verb_list(Ctl *ctl, int argc, char **argv)
+{
+	static const char *const titles[] = { "NAME", "MODE", "STATE", "INTERFACE", "BRIDGE",
+		"REMOTE", "ENCAPSULATION", NULL };
+	g_autoptr(CtlTable) table = ctl_table_new(titles);
+	g_autoptr(json_t) objects = NULL, tunnels = NULL;
+	const json_t *t;
+	size_t i;
+	int code = get_objects(ctl, &objects);
+
+	if (code != CTL_OK)
+		return code;
+	tunnels = ctl_pick(objects, CTL_TUNNEL);
+	if (ctl->json != CTL_JSON_OFF) {
+		ctl_json_print(ctl, tunnels);
+		return CTL_OK;
+	}
+	json_array_foreach(tunnels, i, t)
+	{
+		g_autofree char *bridge = settled(t, "Bridge", "bridge");
+		g_autofree char *remote = settled(t, "Remote", "remote");
+
+		ctl_table_add(table, ctl_json_string(t, "Name"), ctl_json_string(t, "Mode"),
+				ctl_json_string(t, "State"), ctl_json_string(t, "Interface"),
+				bridge, remote, ctl_json_string(t, "Encapsulation"));
+	}
+	ctl_table_print(table, !ctl->no_legend);
+	return CTL_OK;
+}
+
+int ctl_verb_underlays(Ctl *ctl, int argc, char **argv)
+{
+	static const char *const titles[] = { "NAME", "KIND", "INTERFACE", "STATE", "PROTECTED",
+		"MTU", NULL };
+	g_autoptr(CtlTable) table = ctl_table_new(titles);
+	g_autoptr(json_t) objects = NULL, underlays = NULL;
+	const json_t *u;
+	size_t i;
+	int code = get_objects(ctl, &objects);
+
+	if (code != CTL_OK)
+		return code;
+	underlays = ctl_pick(objects, CTL_UNDERLAY);
+	if (ctl->json != CTL_JSON_OFF) {
+		ctl_json_print(ctl, underlays);
+		return CTL_OK;
+	}
+	json_array_foreach(underlays, i, u)
+	{
+		g_autofree char *mtu = g_strdup_printf(
+				"%" JSON_INTEGER_FORMAT, ctl_json_integer(u, "Mtu"));
+
+		ctl_table_add(table, ctl_json_string(u, "Name"), ctl_json_string(u, "Kind"),
+				ctl_json_string(u, "Interface"), ctl_json_string(u, "State"),
+				ctl_json_true(u, "Protected") ? "yes" : "no",
+				g_str_equal(mtu, "0") ? "" : mtu);
+	}
+	ctl_table_print(table, !ctl->no_legend);
+	return CTL_OK;
+}
+
+/* One aligned line; nothing for an empty value. */
+static void G_GNUC_PRINTF(2, 3) field(const char *key, const char *format, ...)
+{
+	va_list ap;
+
+	va_start(ap, format);
+	g_autofree char *text = g_strdup_vprintf(format, ap);
+	va_end(ap);
+	g_autofree char *clean = ctl_clean(text);
+	g_autofree char *label = g_strconcat(key, *key ? ":" : NULL, NULL);
+	if (*clean)
+		(void)printf("%-16s %s\n", label, clean);
+}
+
+static char *duration(json_int_t seconds)
+{
+	static const struct {
+		json_int_t seconds;
+		const char *unit, *next;
+		json_int_t next_seconds;
+	} table[] = {
+		{ 86400, "d", "h", 3600 },
+		{ 3600, "h", "min", 60 },
+		{ 60, "min", "s", 1 },
+	};
+
+	for (size_t i = 0; i < EC_ELEMENTS(table); i++) {
+		if (seconds >= table[i].seconds)
+			return g_strdup_printf("%" JSON_INTEGER_FORMAT " %s %" JSON_INTEGER_FORMAT
+					       " %s",
+					seconds / table[i].seconds, table[i].unit,
+					seconds % table[i].seconds / table[i].next_seconds,
+					table[i].next);
+	}
+	return g_strdup_printf("%" JSON_INTEGER_FORMAT " s", MAX(seconds, 0));
+}
+
+static void show_since(const json_t *t)
+{
+	json_int_t usec = ctl_json_integer(t, "SinceUsec");
+
+	if (usec <= 0)
+		return;
+	g_autoptr(GDateTime) when = g_date_time_new_from_unix_local(usec / G_USEC_PER_SEC);
+	g_autofree char *ago = duration((g_get_real_time() - usec) / G_USEC_PER_SEC);
+	if (!when) {
+		field("since", "%s", ago);
+		return;
+	}
+	g_autofree char *text = g_date_time_format(when, "%Y-%m-%d %H:%M:%S");
+	field("since", "%s (%s)", ago, text);
+}
+
+static void show_state(const json_t *t)
+{
+	const char *state = ctl_json_string(t, "State");
+	const char *token = json_string_value(json_array_get(json_object_get(t, "StateReason"), 0));
+	const char *sentence = sentence_of(t);
+
+	(void)printf("%-16s %s%s%s\n", "state:", ctl_color_of(state), state, ctl_color_off());
+	if (*sentence && token && *token)
+		field("reason", "%s (%s)", sentence, token);
+	else
+		field("reason", "%s", *sentence || !token ? sentence : token);
+}
+
+static const json_t *underlay_of(const json_t *t, const json_t *objects)
+{
+	const json_t *interfaces = json_object_get(objects, ctl_json_string(t, "Underlay"));
+
+	return json_object_get(interfaces, CTL_UNDERLAY);
+}
+
+static void show_underlay(const json_t *t, const json_t *objects)
+{
+	const json_t *u = underlay_of(t, objects);
+	const char *name = ctl_json_string(u, "Name"), *device = ctl_json_string(u, "Interface");
+	g_autofree char *wanted = settled(t, "", "underlay");
+	bool has_link = ctl_json_integer(t, "Ifindex") > 0;
+
+	if (!u)
+		field("underlay", "%s (none yet)", *wanted ? wanted : "vpn");
+	else if (*device && !g_str_equal(device, name))
+		field("underlay", "%s (%s)", name, device);
+	else
+		field("underlay", "%s", name);
+	if (ctl_json_true(t, "Protected"))
+		field("protection", "protected");
+	else if (has_link)
+		field("protection", "not protected: frames can leave outside a VPN");
+	else
+		field("protection", "nothing is sent");
+}
+
+static void show_path(const json_t *t)
+{
+	g_autofree char *local = settled(t, "Local", "local");
+	g_autofree char *remote = settled(t, "Remote", "remote");
+	const char *peer = ctl_json_string(t, "Peer");
+	json_int_t id = ctl_json_integer(t, "Id"), mtu = ctl_json_integer(t, "Mtu");
+	json_int_t largest = ctl_json_integer(t, "LargestFrame");
+
+	field("path", "%s %s %s", *local ? local : "(any)", ctl_is_utf8() ? "→" : "->",
+			*remote ? remote : "(unknown)");
+	field("peer", "%s", peer);
+	if (json_object_get(t, "Id"))
+		field("id", "%" JSON_INTEGER_FORMAT, id);
+	if (mtu > 0)
+		field("mtu", "%" JSON_INTEGER_FORMAT, mtu);
+	if (largest > 0)
+		field("largest frame", "%" JSON_INTEGER_FORMAT, largest);
+}
+
+static void show_interface(const json_t *t)
+{
+	const char *interface = ctl_json_string(t, "Interface");
+	const char *encapsulation = ctl_json_string(t, "Encapsulation");
+	const char *data_plane = ctl_json_string(t, "DataPlane");
+	g_autofree char *bridge = settled(t, "Bridge", "bridge");
+	json_int_t ifindex = ctl_json_integer(t, "Ifindex");
+
+	if (ifindex > 0)
+		field("interface", "%s (index %" JSON_INTEGER_FORMAT ")", interface, ifindex);
+	else
+		field("interface", "%s", interface);
+	field("bridge", "%s", bridge);
+	field("encapsulation", "%s%s%s", encapsulation, *data_plane ? ", data plane " : "",
+			data_plane);
+}
+
+static void show_statistics(const json_t *statistics)
+{
+	static const struct {
+		const char *label, *packets, *bytes, *dropped;
+	} ways[] = {
+		{ "received", "rx-packets", "rx-bytes", "rx-dropped" },
+		{ "sent", "tx-packets", "tx-bytes", "tx-dropped" },
+	};
+	const char *key;
+	json_t *value;
+
+	for (size_t i = 0; i < EC_ELEMENTS(ways); i++) {
+		if (!json_object_get(statistics, ways[i].packets))
+			continue;
+		g_autofree char *size =
+				g_format_size((guint64)ctl_json_integer(statistics, ways[i].bytes));
+		field(ways[i].label,
+				"%" JSON_INTEGER_FORMAT " packets, %s, %" JSON_INTEGER_FORMAT
+				" dropped",
+				ctl_json_integer(statistics, ways[i].packets), size,
+				ctl_json_integer(statistics, ways[i].dropped));
+	}
+	json_object_foreach((json_t *)statistics, key, value)
+	{
+		if (!g_str_has_prefix(key, "rx-") && !g_str_has_prefix(key, "tx-"))
+			field(key, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
+	}
+}
+
+static void show_settings(const json_t *settings)
+{
+	const char *key, *label = "settings:";
+	json_t *value;
+
+	json_object_foreach((json_t *)settings, key, value)
+	{
+		g_autofree char *text = ctl_json_text(value);
+		g_autofree char *clean = ctl_clean(text);
+
+		(void)printf("%-16s %s=%s\n", label, key, clean);
+		label = "";
+	}
+}
+
+static void show_tunnel(const json_t *t, const json_t *objects)
+{
+	g_autofree char *guard = NULL;
+	const char *listener = ctl_json_string(t, "Listener");
+
+	field("name", "%s", ctl_json_string(t, "Name"));
+	show_state(t);
+	show_since(t);
+	field("mode", "%s", ctl_json_string(t, "Mode"));
+	field("role", "%s", ctl_json_string(t, "Role"));
+	if (g_str_has_prefix(listener, CTL_ROOT_PATH))
+		field("listener", "%s", strrchr(listener, '/') + 1);
+	show_interface(t);
+	show_path(t);
+	show_underlay(t, objects);
+	field("fidelity", "%s", ctl_json_string(t, "Fidelity"));
+	if (json_object_get(t, "Guard"))
+		guard = ctl_json_text(json_object_get(t, "Guard"));
+	field("guard", "%s", guard ? guard : "");
+	field("persistent", "%s", ctl_json_true(t, "Persistent") ? "yes" : "no");
+	show_statistics(json_object_get(t, "Statistics"));
+	show_settings(json_object_get(t, "Settings"));
+}
+
+static int status_tunnel(Ctl *ctl, const char *name)
+{
+	g_autoptr(json_t) objects = NULL, statistics = NULL;
+	g_autoptr(sd_bus_message) reply = NULL;
+	g_autofree char *path = ctl_tunnel_path(name);
+	int code = get_objects(ctl, &objects);
+
+	if (code != CTL_OK)
+		return code;
+	json_t *t = json_object_get(json_object_get(objects, path), CTL_TUNNEL);
+	if (!t)
+		return ctl_complain(CTL_NOT_FOUND, "there is no tunnel '%s'", name);
+	/* Counters are read on demand and are not among the objects; a tunnel without a link has
+	 * none. */
+	if (sd_bus_get_property(ctl->bus, CTL_BUS_NAME, path, CTL_TUNNEL, "Statistics", NULL,
+			    &reply, "a{st}") >= 0 &&
+			ctl_json_read(reply, &statistics) >= 0)
+		(void)json_object_set(t, "Statistics", statistics);
+	if (ctl->json != CTL_JSON_OFF)
+		ctl_json_print(ctl, t);
+	else
+		show_tunnel(t, objects);
+	return CTL_OK;
+}
+
+static void show_overview(const json_t *manager, const json_t *underlays, const json_t *tunnels)
+{
+	static const char *const titles[] = { "NAME", "STATE", "INTERFACE", "REASON", NULL };
+	g_autoptr(CtlTable) table = ctl_table_new(titles);
+	const json_t *o;
+	size_t i;
+
+	field("daemon", "ethercordd %s", ctl_json_string(manager, "Version"));
+	const json_t *usable = json_object_get(manager, "Encapsulations");
+	json_array_foreach(usable, i, o)
+			field(i ? "" : "encapsulations", "%s", json_string_value(o));
+	json_array_foreach(underlays, i, o)
+	{
+		const char *device = ctl_json_string(o, "Interface");
+
+		field(i ? "" : "underlays", "%s (%s): %s, %s", ctl_json_string(o, "Name"),
+				*device ? device : "no interface", ctl_json_string(o, "State"),
+				ctl_json_true(o, "Protected") ? "protected" : "not protected");
+	}
+	field("tunnels", "%zu", json_array_size(tunnels));
+	json_array_foreach(tunnels, i, o) ctl_table_add(table, ctl_json_string(o, "Name"),
+			ctl_json_string(o, "State"), ctl_json_string(o, "Interface"),
+			sentence_of(o));
+	if (json_array_size(tunnels) > 0) {
+		(void)fputc('\n', stdout);
+		ctl_table_print(table, false);
+	}
+}
+
+int ctl_verb_status(Ctl *ctl, int argc, char **argv)
+{
+	g_auto(sd_bus_error) error = SD_BUS_ERROR_NULL;
+	g_autoptr(json_t) objects = NULL, manager = NULL, tunnels = NULL, underlays = NULL;
+
+	if (argc > 1)
+		return status_tunnel(ctl, argv[1]);
+	int code = get_objects(ctl, &objects);
+	if (code != CTL_OK)
+		return code;
+	int r = ctl_get_properties(ctl, CTL_ROOT_PATH, CTL_MANAGER, &manager, &error);
+	if (r < 0)
+		return ctl_fail(&error, r, NULL, CTL_ERROR);
+	tunnels = ctl_pick(objects, CTL_TUNNEL);
+	underlays = ctl_pick(objects, CTL_UNDERLAY);
+	if (ctl->json == CTL_JSON_OFF) {
+		show_overview(manager, underlays, tunnels);
+		return CTL_OK;
+	}
+	g_autoptr(json_t) all = json_pack("{s:O, s:O, s:O}", "Manager", manager, "Underlays",
+			underlays, "Tunnels", tunnels);
+	ctl_json_print(ctl, all);
+	return CTL_OK;
+}
