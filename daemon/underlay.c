@@ -77,8 +77,12 @@ EcUnderlay *ec_underlay_unref(EcUnderlay *u)
 int ec_underlay_path(EcUnderlay *u, const EcFlow *flow, EcPath *ret, sd_bus_error *ret_why)
 {
 	EcPath path = { 0 };
+	EcUnderlay before = *u;
 	int r = u->kind->path(u, flow, &path, ret_why);
 
+	if (before.up != u->up || before.protect != u->protect || before.mtu != u->mtu ||
+			!g_str_equal(before.device, u->device))
+		u->changed(u, false, u->userdata);
 	if (r > 0)
 		*ret = path;
 	return r;
@@ -86,5 +90,5 @@ int ec_underlay_path(EcUnderlay *u, const EcFlow *flow, EcPath *ret, sd_bus_erro
 
 void ec_underlay_report(EcUnderlay *u)
 {
-	u->changed(u, u->userdata);
+	u->changed(u, true, u->userdata);
 }

@@ -36,7 +36,8 @@ typedef struct EcPath {
 typedef struct EcUnderlay EcUnderlay;
 typedef struct EcUnderlayKind EcUnderlayKind;
 
-typedef void (*EcUnderlayChanged)(EcUnderlay *u, void *userdata);
+/* paths: path() may answer otherwise now; else only what is shown of the underlay changed. */
+typedef void (*EcUnderlayChanged)(EcUnderlay *u, bool paths, void *userdata);
 
 struct EcUnderlayKind {
 	const char *name;

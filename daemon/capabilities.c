@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <string.h>
+
+#include "manager.h"
+
+/*
+ * What this kernel can do is tried: an interface of each kind is made, down and between
+ * documentation addresses (RFC 5737), and all of them are deleted with one request. The answer is
+ * kept; a kind that failed is tried again the next time, since its module may have been installed
+ * since.
+ */
+
+static bool can_do(EcManager *m, const EcEncap *encap)
+{
+	static unsigned serial;
+	g_autoptr(EcMessage) info = nlmsg_alloc_simple(0, 0);
+	g_autoptr(EcSettings) settings = ec_settings_new();
+	g_auto(EcLink) link = { 0 };
+	char name[IF_NAMESIZE];
+	EcWire wire;
+
+	ec_encap_wire(encap, settings, &wire);
+	(void)ec_address_from_string("192.0.2.1", &wire.local);
+	(void)ec_address_from_string("192.0.2.2", &wire.remote);
+	wire.id = encap->id_max;
+	if (encap->data_port)
+		wire.data_port = wire.remote_data_port = 9; /* discard, RFC 863 */
+	g_snprintf(name, sizeof(name), "ec-try-%u", serial++ % 100000);
+	if (!info || encap->fill(&wire, info) < 0)
+		return false;
+	const EcLinkChange make = {
+		.name = name, .kind = encap->kind4, .info_data = info, .group = EC_LINK_GROUP_DOOMED
+	};
+	if (encap->up && encap->up(&wire, m->kernel, NULL) < 0)
+		return false;
+	bool made = ec_kernel_link_set(m->kernel, &make, NULL) >= 0;
+	if (encap->down)
+		encap->down(&wire, m->kernel);
+	if (made && ec_kernel_link_by_name(m->kernel, name, &link, NULL) > 0)
+		ec_manager_doom(m, link.ifindex);
+	return made;
+}
+
+char **ec_manager_encapsulations(EcManager *m)
+{
+	g_autoptr(GStrvBuilder) b = g_strv_builder_new();
+
+	for (const EcEncap *const *e = ec_encaps; *e; e++) {
+		if (!g_hash_table_contains(m->capabilities, *e) && can_do(m, *e))
+			g_hash_table_add(m->capabilities, (gpointer)*e);
+		if (g_hash_table_contains(m->capabilities, *e)) {
+			g_autofree char *word = g_strconcat((*e)->name, "/kernel", NULL);
+			g_strv_builder_add(b, word);
+		}
+	}
+	g_strfreev(m->capability_words);
+	m->capability_words = g_strv_builder_end(b);
+	return m->capability_words;
+}

@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <string.h>
+
+#include "log.h"
+#include "manager.h"
+
+/* Start and reload: what the keyfiles say becomes tunnels. */
+
+typedef struct Load {
+	EcManager *m;
+	GHashTable *seen; /* names that have a file, broken or not */
+	sd_bus_error *first;
+	bool starting;
+} Load;
+
+static bool same_settings(const EcSettings *a, const EcSettings *b)
+{
+	size_t n;
+	const EcSetting *table = ec_settings_table(&n);
+
+	for (size_t i = 0; i < n; i++) {
+		if (!(table[i].flags & EC_SETTING_SECRET) && ec_settings_differ(a, b, &table[i]))
+			return false;
+	}
+	return a->given == b->given;
+}
+
+static void report(Load *l, const sd_bus_error *error)
+{
+	ec_log(LOG_ERR, "%s", error->message);
+	if (l->first && !sd_bus_error_is_set(l->first))
+		(void)sd_bus_error_copy(l->first, error);
+}
+
+static bool wants_up(EcManager *m, const EcSettings *settings)
+{
+	EcRecord record = ec_store_get_record(m->store, settings->name);
+
+	return record.known ? record.wanted : settings->autostart;
+}
+
+/* At the start nothing is activated yet: the sweep has to find the interfaces first. */
+static void load_new(Load *l, EcSettings *settings, EcOrigin origin, sd_bus_error *ret_error)
+{
+	EcManager *m = l->m;
+	bool up = wants_up(m, settings);
+	EcRecord record = ec_store_get_record(m->store, settings->name);
+	EcTunnel *t;
+
+	if (ec_manager_load(m, settings, origin, &t, ret_error) < 0)
+		return;
+	t->attached = record.attached;
+	if (l->starting)
+		t->wanted = up;
+	else if (up)
+		(void)ec_tunnel_activate(t, ret_error);
+}
+
+static void on_tunnel(EcSettings *settings, EcOrigin origin, void *userdata)
+{
+	Load *l = userdata;
+	g_auto(sd_bus_error) error = SD_BUS_ERROR_NULL;
+	EcTunnel *t = ec_manager_find(l->m, settings->name);
+
+	g_hash_table_add(l->seen, g_strdup(settings->name));
+	if (!t) {
+		load_new(l, settings, origin, &error);
+	} else if (same_settings(t->settings, settings)) {
+		t->origin = origin;
+		(void)ec_settings_free(settings);
+	} else {
+		t->origin = origin;
+		(void)ec_manager_update(l->m, t, settings, &error);
+	}
+	if (sd_bus_error_is_set(&error))
+		report(l, &error);
+}
+
+static void on_broken(const char *name, const char *sentence, void *userdata)
+{
+	Load *l = userdata;
+	const sd_bus_error error = SD_BUS_ERROR_MAKE_CONST(EC_ERROR_INVALID_SETTING, sentence);
+
+	g_hash_table_add(l->seen, g_strdup(name));
+	report(l, &error);
+}
+
+static void read_files(Load *l)
+{
+	const EcStoreReader reader = { .tunnel = on_tunnel, .broken = on_broken, .userdata = l };
+
+	ec_store_read_tunnels(l->m->store, &reader);
+}
+
+void ec_manager_start(EcManager *m)
+{
+	g_autoptr(GHashTable) seen = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+	Load l = { .m = m, .seen = seen, .starting = true };
+	GHashTableIter i;
+	EcTunnel *t;
+
+	read_files(&l);
+	ec_manager_sweep(m);
+	g_hash_table_iter_init(&i, m->tunnels);
+	while (g_hash_table_iter_next(&i, NULL, (gpointer *)&t))
+		ec_tunnel_refresh(t);
+}
+
+int ec_manager_reload(EcManager *m, sd_bus_error *ret_error)
+{
+	g_autoptr(GHashTable) seen = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+	g_autoptr(GPtrArray) gone = g_ptr_array_new();
+	g_auto(sd_bus_error) first = SD_BUS_ERROR_NULL;
+	Load l = { .m = m, .seen = seen, .first = &first };
+	GHashTableIter i;
+	EcTunnel *t;
+
+	read_files(&l);
+	g_hash_table_iter_init(&i, m->tunnels);
+	while (g_hash_table_iter_next(&i, NULL, (gpointer *)&t)) {
+		if (!g_hash_table_contains(seen, ec_tunnel_name(t)))
+			g_ptr_array_add(gone, t);
+	}
+	for (guint n = 0; n < gone->len; n++)
+		(void)ec_manager_remove(m, g_ptr_array_index(gone, n), NULL);
+	if (!sd_bus_error_is_set(&first))
+		return 0;
+	int r = -sd_bus_error_get_errno(&first);
+	(void)sd_bus_error_move(ret_error, &first);
+	return r;
+}

@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#pragma once
+
+#include "config.h"
+#include "kernel-watch.h"
+#include "tunnel.h"
+
+/*
+ * The manager owns the tunnels, the underlays in use and the connection to the kernel. It knows no
+ * messages: the bus face observes it.
+ */
+typedef struct EcManagerObserver {
+	void (*added)(EcTunnel *t, void *userdata);   /* after it is in the table */
+	void (*removed)(EcTunnel *t, void *userdata); /* before it leaves the table */
+	void (*changed)(EcTunnel *t, unsigned properties, void *userdata);
+	void (*underlay_added)(EcUnderlay *u, void *userdata);
+	void (*underlay_removed)(EcUnderlay *u, void *userdata);
+	void (*underlay_changed)(EcUnderlay *u, void *userdata);
+	void (*underlays_listed)(void *userdata); /* one came or went; the table is right */
+	void (*flushed)(void *userdata);          /* every interface to be deleted is gone */
+	void *userdata;
+} EcManagerObserver;
+
+struct EcManager {
+	sd_event *event;
+	sd_bus *bus;
+	EcConfig config;
+	EcStore *store;
+	EcKernel *kernel;
+	EcKernelWatch *watch;
+	EcManagerObserver observer;
+
+	GHashTable *tunnels;    /* name -> EcTunnel */
+	GHashTable *by_ifindex; /* ifindex -> EcTunnel */
+	GHashTable *underlays;  /* setting -> EcUnderlay */
+	uint8_t seed[32];
+
+	bool sweep;  /* look for interfaces that nobody wants */
+	int lock_fd; /* held by the one daemon of a network namespace that may sweep; -1 */
+	uint64_t worked_usec;
+	sd_event_source *work;    /* timer: dirty tunnels, sweep */
+	sd_event_source *flush;   /* idle: deletes the doomed */
+	GArray *doomed;           /* ifindexes */
+	GHashTable *capabilities; /* EcEncap that this kernel can do */
+	char **capability_words;
+};
+
+int ec_manager_new(sd_event *event, sd_bus *bus, const EcConfig *config, EcManager **ret,
+		sd_bus_error *ret_error);
+EcManager *ec_manager_free(EcManager *m);
+
+/* Reads the keyfiles, adopts what the kernel has, brings up what should be. Broken files are
+ * logged. */
+void ec_manager_start(EcManager *m);
+/* Reads the keyfiles again: new ones are added, changed ones updated, vanished ones removed. A
+ * broken file changes nothing about its tunnel; ret_error names the first. */
+int ec_manager_reload(EcManager *m, sd_bus_error *ret_error);
+
+EcTunnel *ec_manager_find(EcManager *m, const char *name);
+/* Takes the settings over in any case. With activate, a tunnel that fails at once is not added. */
+int ec_manager_add(EcManager *m, EcSettings *settings, EcOrigin origin, bool activate,
+		EcTunnel **ret, sd_bus_error *ret_error);
+/* Takes the settings over in any case; they replace the tunnel's. */
+int ec_manager_update(EcManager *m, EcTunnel *t, EcSettings *settings, sd_bus_error *ret_error);
+int ec_manager_remove(EcManager *m, EcTunnel *t, sd_bus_error *ret_error);
+bool ec_manager_is_idle(const EcManager *m);
+
+/* Adds a tunnel from its file: nothing is written, activated or deleted. */
+int ec_manager_load(EcManager *m, EcSettings *settings, EcOrigin origin, EcTunnel **ret,
+		sd_bus_error *ret_error);
+/* Settles whose every interface is; see manager.c. */
+void ec_manager_sweep(EcManager *m);
+
+/* For tunnels. */
+int ec_manager_underlay(
+		EcManager *m, const char *setting, EcUnderlay **ret, sd_bus_error *ret_error);
+void ec_manager_release_underlay(EcManager *m, EcUnderlay *u);
+/* Another tunnel whose interface the kernel could not tell from one with this wire; or NULL. */
+EcTunnel *ec_manager_twin(
+		EcManager *m, const EcTunnel *t, const EcEncap *encap, const EcWire *wire);
+/* Whether another wanted tunnel uses this bridge. */
+bool ec_manager_bridge_in_use(EcManager *m, const char *bridge, const EcTunnel *but);
+/* Deletes an interface with the next flush; many at once cost as much as one. */
+void ec_manager_doom(EcManager *m, int ifindex);
+/* Deletes the doomed now. */
+void ec_manager_flush(EcManager *m);
+/* Whether a tunnel but this one wants an interface of this name. */
+bool ec_manager_ifname_taken(EcManager *m, const char *ifname, const EcTunnel *but);
+/* Marks a tunnel, or with NULL all, for the next round. */
+void ec_manager_mark(EcManager *m, EcTunnel *t);
+/* A stable MAC for `purpose` and name: locally administered, unicast. */
+void ec_manager_mac(EcManager *m, const char *purpose, const char *name, uint8_t ret[static 6]);
+
+/* "gretap/kernel", ...: what this kernel made when it was asked to just now or the last time.
+ * NULL-terminated, owned by the manager. */
+char **ec_manager_encapsulations(EcManager *m);

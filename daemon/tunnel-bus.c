@@ -1,0 +1,331 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <errno.h>
+#include <string.h>
+
+#include "bus.h"
+
+/* org.ethercord1.Tunnel; dbus/org.ethercord1.Tunnel.xml is the contract. */
+
+static EcTunnel *tunnel_at(EcBus *b, const char *path)
+{
+	g_autofree char *name = NULL;
+
+	if (sd_bus_path_decode(path, EC_BUS_TUNNEL_PATH, &name) <= 0)
+		return NULL;
+	EcTunnel *t = ec_manager_find(b->manager, name);
+	return t && t->announced ? t : NULL;
+}
+
+/* The tunnel may have gone while polkit was asked. */
+static EcTunnel *tunnel_of(EcBus *b, sd_bus_message *call, sd_bus_error *ret_error)
+{
+	EcTunnel *t = tunnel_at(b, sd_bus_message_get_path(call));
+
+	if (!t)
+		(void)ec_error(ret_error, EC_ERROR_NO_SUCH_TUNNEL, "this tunnel was removed");
+	return t;
+}
+
+int ec_tunnel_bus_activate(EcBus *b, sd_bus_message *call, sd_bus_error *ret_error)
+{
+	EcTunnel *t = tunnel_of(b, call, ret_error);
+	int r = t ? ec_tunnel_activate(t, ret_error) : -ENOENT;
+
+	return r < 0 ? r : sd_bus_reply_method_return(call, NULL);
+}
+
+int ec_tunnel_bus_deactivate(EcBus *b, sd_bus_message *call, sd_bus_error *ret_error)
+{
+	EcTunnel *t = tunnel_of(b, call, ret_error);
+
+	if (!t)
+		return -ENOENT;
+	ec_tunnel_deactivate(t);
+	return ec_bus_reply_flushed(b, call);
+}
+
+int ec_tunnel_bus_update(EcBus *b, sd_bus_message *call, sd_bus_error *ret_error)
+{
+	EcTunnel *t = tunnel_of(b, call, ret_error);
+
+	if (!t)
+		return -ENOENT;
+	g_autoptr(EcSettings) settings = ec_settings_copy(t->settings);
+	int r = ec_settings_read(settings, call, ret_error);
+	if (r >= 0)
+		r = ec_manager_update(b->manager, t, g_steal_pointer(&settings), ret_error);
+	return r < 0 ? r : ec_bus_reply_flushed(b, call);
+}
+
+int ec_tunnel_bus_remove(EcBus *b, sd_bus_message *call, sd_bus_error *ret_error)
+{
+	EcTunnel *t = tunnel_of(b, call, ret_error);
+	int r = t ? ec_manager_remove(b->manager, t, ret_error) : -ENOENT;
+
+	return r < 0 ? r : ec_bus_reply_flushed(b, call);
+}
+
+int ec_tunnel_bus_set_key(EcBus *b, sd_bus_message *call, sd_bus_error *ret_error)
+{
+	EcTunnel *t = tunnel_of(b, call, ret_error);
+	const char *key;
+	int r = t ? sd_bus_message_read_basic(call, 's', &key) : -ENOENT;
+
+	if (r < 0)
+		return r;
+	/* A scratch copy holds the key to the rules of its row. */
+	g_autoptr(EcSettings) scratch = ec_settings_new();
+	(void)sd_bus_message_sensitive(call);
+	r = ec_settings_parse(scratch, "key", key, ret_error);
+	if (r >= 0 && !scratch->key)
+		r = ec_error(ret_error, EC_ERROR_INVALID_SETTING, "key: is empty");
+	if (r >= 0)
+		r = ec_store_set_key(b->manager->store, ec_tunnel_name(t), key, ret_error);
+	return r < 0 ? r : sd_bus_reply_method_return(call, NULL);
+}
+
+/* Properties. Names of those that are signalled, by EcProperty bit. */
+static const struct {
+	EcProperty bit;
+	const char *names[4];
+} signalled[] = {
+	{ EC_PROPERTY_SETTINGS, { "Settings" } },
+	{ EC_PROPERTY_MODE, { "Mode" } },
+	{ EC_PROPERTY_STATE, { "State", "StateReason", "SinceUsec" } },
+	{ EC_PROPERTY_INTERFACE, { "Interface" } },
+	{ EC_PROPERTY_IFINDEX, { "Ifindex" } },
+	{ EC_PROPERTY_BRIDGE, { "Bridge" } },
+	{ EC_PROPERTY_ENCAPSULATION, { "Encapsulation", "DataPlane" } },
+	{ EC_PROPERTY_LOCAL, { "Local" } },
+	{ EC_PROPERTY_REMOTE, { "Remote" } },
+	{ EC_PROPERTY_ID, { "Id" } },
+	{ EC_PROPERTY_MTU, { "Mtu", "LargestFrame" } },
+	{ EC_PROPERTY_UNDERLAY, { "Underlay", "Protected" } },
+	{ EC_PROPERTY_PERSISTENT, { "Persistent" } },
+	{ EC_PROPERTY_FIDELITY, { "Fidelity" } },
+};
+
+/* All text properties have one getter: the property's name says which. */
+static const char *text_of(const EcTunnel *t, const char *property, char *buffer)
+{
+	const struct {
+		const char *property, *text;
+	} row[] = {
+		{ "Name", ec_tunnel_name(t) },
+		{ "Mode", ec_settings_word("mode", t->settings->mode) },
+		{ "State", ec_state_to_string(t->state) },
+		{ "Interface", t->ifname },
+		{ "Bridge", t->settings->bridge },
+		{ "Encapsulation", t->encap ? t->encap->name : "" },
+		{ "DataPlane", t->encap ? "kernel" : "" },
+		{ "Fidelity", ec_settings_word("fidelity", t->settings->fidelity) },
+		{ "Role", "static" },
+	};
+
+	for (size_t i = 0; i < EC_ELEMENTS(row); i++) {
+		if (g_str_equal(row[i].property, property))
+			return row[i].text ? row[i].text : "";
+	}
+	if (g_str_equal(property, "Local"))
+		return ec_address_to_string(&t->path.local, buffer);
+	if (g_str_equal(property, "Remote"))
+		return ec_address_to_string(&t->remote, buffer);
+	return ""; /* Peer: with static control nobody gives a name */
+}
+
+static int get_text(sd_bus *bus, const char *path, const char *interface, const char *property,
+		sd_bus_message *reply, void *userdata, sd_bus_error *ret_error)
+{
+	char buffer[INET6_ADDRSTRLEN];
+
+	return sd_bus_message_append(reply, "s", text_of(userdata, property, buffer));
+}
+
+static int get_number(sd_bus *bus, const char *path, const char *interface, const char *property,
+		sd_bus_message *reply, void *userdata, sd_bus_error *ret_error)
+{
+	const EcTunnel *t = userdata;
+
+	if (g_str_equal(property, "Ifindex"))
+		return sd_bus_message_append(reply, "i", t->ifindex);
+	return sd_bus_message_append(reply, "u",
+			g_str_equal(property, "Id")    ? t->wire.id
+			: g_str_equal(property, "Mtu") ? t->mtu.mtu
+						       : t->mtu.largest_frame);
+}
+
+static int get_bool(sd_bus *bus, const char *path, const char *interface, const char *property,
+		sd_bus_message *reply, void *userdata, sd_bus_error *ret_error)
+{
+	const EcTunnel *t = userdata;
+	int yes = g_str_equal(property, "Persistent") ? t->origin != EC_ORIGIN_RUNTIME
+						      : t->path.protect;
+
+	return sd_bus_message_append(reply, "b", yes);
+}
+
+static int get_settings(sd_bus *bus, const char *path, const char *interface, const char *property,
+		sd_bus_message *reply, void *userdata, sd_bus_error *ret_error)
+{
+	return ec_settings_append(((const EcTunnel *)userdata)->settings, reply, false);
+}
+
+static int get_reason(sd_bus *bus, const char *path, const char *interface, const char *property,
+		sd_bus_message *reply, void *userdata, sd_bus_error *ret_error)
+{
+	const EcTunnel *t = userdata;
+
+	return sd_bus_message_append(reply, "(ss)", t->reason, t->sentence);
+}
+
+static int get_object(sd_bus *bus, const char *path, const char *interface, const char *property,
+		sd_bus_message *reply, void *userdata, sd_bus_error *ret_error)
+{
+	const EcTunnel *t = userdata;
+	g_autofree char *underlay = g_str_equal(property, "Underlay") && t->underlay
+						    ? ec_bus_underlay_path(t->underlay)
+						    : NULL;
+
+	return sd_bus_message_append(reply, "o", underlay ? underlay : "/");
+}
+
+static int get_guard(sd_bus *bus, const char *path, const char *interface, const char *property,
+		sd_bus_message *reply, void *userdata, sd_bus_error *ret_error)
+{
+	return sd_bus_message_append(reply, "as", 0);
+}
+
+static int get_since(sd_bus *bus, const char *path, const char *interface, const char *property,
+		sd_bus_message *reply, void *userdata, sd_bus_error *ret_error)
+{
+	return sd_bus_message_append(reply, "t", ((const EcTunnel *)userdata)->since_usec);
+}
+
+static int get_statistics(sd_bus *bus, const char *path, const char *interface,
+		const char *property, sd_bus_message *reply, void *userdata,
+		sd_bus_error *ret_error)
+{
+	const EcTunnel *t = userdata;
+	g_auto(EcLink) link = { 0 };
+
+	if (t->ifindex)
+		(void)ec_kernel_link_by_index(t->manager->kernel, t->ifindex, &link, NULL);
+	return sd_bus_message_append(reply, "a{st}", 6, "rx-packets", link.rx_packets, "rx-bytes",
+			link.rx_bytes, "rx-dropped", link.rx_dropped, "tx-packets", link.tx_packets,
+			"tx-bytes", link.tx_bytes, "tx-dropped", link.tx_dropped);
+}
+
+/* sd-bus hands the found object to methods as well. */
+static int on_method(sd_bus_message *call, void *userdata, sd_bus_error *ret_error)
+{
+	return ec_bus_method(call, ((EcTunnel *)userdata)->manager->observer.userdata, ret_error);
+}
+
+#define CHANGES SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE
+#define CONSTANT SD_BUS_VTABLE_PROPERTY_CONST
+static const sd_bus_vtable vtable[] = {
+	SD_BUS_VTABLE_START(0),
+	SD_BUS_METHOD_WITH_ARGS("Activate", SD_BUS_NO_ARGS, SD_BUS_NO_RESULT, on_method,
+			SD_BUS_VTABLE_UNPRIVILEGED),
+	SD_BUS_METHOD_WITH_ARGS("Deactivate", SD_BUS_NO_ARGS, SD_BUS_NO_RESULT, on_method,
+			SD_BUS_VTABLE_UNPRIVILEGED),
+	SD_BUS_METHOD_WITH_ARGS("Update", SD_BUS_ARGS("a{sv}", settings), SD_BUS_NO_RESULT,
+			on_method, SD_BUS_VTABLE_UNPRIVILEGED),
+	SD_BUS_METHOD_WITH_ARGS("Remove", SD_BUS_NO_ARGS, SD_BUS_NO_RESULT, on_method,
+			SD_BUS_VTABLE_UNPRIVILEGED),
+	SD_BUS_METHOD_WITH_ARGS("SetKey", SD_BUS_ARGS("s", key), SD_BUS_NO_RESULT, on_method,
+			SD_BUS_VTABLE_UNPRIVILEGED),
+	SD_BUS_PROPERTY("Name", "s", get_text, 0, CONSTANT),
+	SD_BUS_PROPERTY("Settings", "a{sv}", get_settings, 0, CHANGES),
+	SD_BUS_PROPERTY("Mode", "s", get_text, 0, CHANGES),
+	SD_BUS_PROPERTY("State", "s", get_text, 0, CHANGES),
+	SD_BUS_PROPERTY("StateReason", "(ss)", get_reason, 0, CHANGES),
+	SD_BUS_PROPERTY("SinceUsec", "t", get_since, 0, CHANGES),
+	SD_BUS_PROPERTY("Interface", "s", get_text, 0, CHANGES),
+	SD_BUS_PROPERTY("Ifindex", "i", get_number, 0, CHANGES),
+	SD_BUS_PROPERTY("Bridge", "s", get_text, 0, CHANGES),
+	SD_BUS_PROPERTY("Encapsulation", "s", get_text, 0, CHANGES),
+	SD_BUS_PROPERTY("DataPlane", "s", get_text, 0, CHANGES),
+	SD_BUS_PROPERTY("Local", "s", get_text, 0, CHANGES),
+	SD_BUS_PROPERTY("Remote", "s", get_text, 0, CHANGES),
+	SD_BUS_PROPERTY("Peer", "s", get_text, 0, CHANGES),
+	SD_BUS_PROPERTY("Id", "u", get_number, 0, CHANGES),
+	SD_BUS_PROPERTY("Mtu", "u", get_number, 0, CHANGES),
+	SD_BUS_PROPERTY("LargestFrame", "u", get_number, 0, CHANGES),
+	SD_BUS_PROPERTY("Underlay", "o", get_object, 0, CHANGES),
+	SD_BUS_PROPERTY("Protected", "b", get_bool, 0, CHANGES),
+	SD_BUS_PROPERTY("Fidelity", "s", get_text, 0, CHANGES),
+	SD_BUS_PROPERTY("Guard", "as", get_guard, 0, CHANGES),
+	SD_BUS_PROPERTY("Persistent", "b", get_bool, 0, CHANGES),
+	SD_BUS_PROPERTY("Role", "s", get_text, 0, CONSTANT),
+	SD_BUS_PROPERTY("Listener", "o", get_object, 0, CONSTANT),
+	SD_BUS_PROPERTY("Statistics", "a{st}", get_statistics, 0, 0),
+	SD_BUS_VTABLE_END,
+};
+
+static int find(sd_bus *bus, const char *path, const char *interface, void *userdata,
+		void **ret_found, sd_bus_error *ret_error)
+{
+	EcTunnel *t = tunnel_at(userdata, path);
+
+	*ret_found = t;
+	return t != NULL;
+}
+
+static int enumerate(sd_bus *bus, const char *prefix, void *userdata, char ***ret_nodes,
+		sd_bus_error *ret_error)
+{
+	EcBus *b = userdata;
+	g_autoptr(GPtrArray) nodes = g_ptr_array_new();
+	GHashTableIter i;
+	EcTunnel *t;
+
+	g_hash_table_iter_init(&i, b->manager->tunnels);
+	while (g_hash_table_iter_next(&i, NULL, (gpointer *)&t)) {
+		if (t->announced)
+			g_ptr_array_add(nodes, ec_bus_tunnel_path(t));
+	}
+	g_ptr_array_add(nodes, NULL);
+	*ret_nodes = (char **)g_ptr_array_free(g_steal_pointer(&nodes), false);
+	return 0;
+}
+
+int ec_tunnel_bus_export(EcBus *b)
+{
+	int r = sd_bus_add_fallback_vtable(
+			b->bus, NULL, EC_BUS_TUNNEL_PATH, EC_BUS_TUNNEL, vtable, find, b);
+
+	return r < 0 ? r
+		     : sd_bus_add_node_enumerator(b->bus, NULL, EC_BUS_TUNNEL_PATH, enumerate, b);
+}
+
+void ec_tunnel_bus_added(EcTunnel *t, void *userdata)
+{
+	EcBus *b = userdata;
+	g_autofree char *path = ec_bus_tunnel_path(t);
+
+	(void)sd_bus_emit_object_added(b->bus, path);
+}
+
+void ec_tunnel_bus_removed(EcTunnel *t, void *userdata)
+{
+	EcBus *b = userdata;
+	g_autofree char *path = ec_bus_tunnel_path(t);
+
+	(void)sd_bus_emit_object_removed(b->bus, path);
+}
+
+void ec_tunnel_bus_changed(EcTunnel *t, unsigned properties, void *userdata)
+{
+	EcBus *b = userdata;
+	g_autofree char *path = ec_bus_tunnel_path(t);
+	const char *names[32];
+	size_t n = 0;
+
+	for (size_t i = 0; i < EC_ELEMENTS(signalled); i++) {
+		for (size_t j = 0; (properties & signalled[i].bit) && signalled[i].names[j]; j++)
+			names[n++] = signalled[i].names[j];
+	}
+	names[n] = NULL;
+	(void)sd_bus_emit_properties_changed_strv(b->bus, path, EC_BUS_TUNNEL, (char **)names);
+}

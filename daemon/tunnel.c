@@ -1,0 +1,392 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "tunnel.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "log.h"
+#include "manager.h"
+#include "reconcile.h"
+
+/*
+ * DOC: Theory of operation
+ *
+ * A tunnel is settings plus a wish (wanted) plus a state. Whatever happens - Activate, an event of
+ * the kernel, a name that resolved, new settings - ends in run(): resolve the peer if need be, let
+ * ec_reconcile() make the kernel match, and set the state by its result. There is no other way into
+ * a state, so there is no event that a state could forget to handle.
+ *
+ * A tunnel that waits or failed keeps its interface, down: a bridge port and its settings survive
+ * an outage of the VPN, and nothing can leave.
+ *
+ * Changes of properties gather in `changed` and are signalled once at the end of each entry point.
+ */
+
+#define RETRY_FIRST_USEC (200 * 1000ULL)
+#define RETRY_LAST_USEC (30 * 1000 * 1000ULL)
+
+const char *ec_state_to_string(EcState state)
+{
+	static const char *const word[] = { "down", "waiting", "connecting", "up", "degraded",
+		"failed" };
+
+	static_assert(EC_ELEMENTS(word) == _EC_STATE_MAX, "a word per state");
+	return word[state];
+}
+
+static uint64_t now_usec(void)
+{
+	struct timespec ts;
+
+	(void)clock_gettime(CLOCK_REALTIME, &ts);
+	return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
+}
+
+/* The one writer of the state. sentence is copied; reason is a constant or interned. */
+static void set_state(EcTunnel *t, EcState state, const char *reason, const char *sentence)
+{
+	if (t->state == state && g_str_equal(t->reason, reason) &&
+			g_str_equal(t->sentence, sentence))
+		return;
+	if (t->state != state)
+		t->since_usec = now_usec();
+	t->state = state;
+	t->reason = g_intern_string(reason);
+	g_free(t->sentence);
+	t->sentence = g_strdup(sentence);
+	ec_log_tunnel(state == EC_STATE_FAILED ? LOG_WARNING : LOG_INFO, t, "%s%s%s",
+			ec_state_to_string(state), *sentence ? ": " : "", sentence);
+	ec_tunnel_touch(t, EC_PROPERTY_STATE);
+}
+
+const char *ec_tunnel_name(const EcTunnel *t)
+{
+	return t->settings->name;
+}
+
+char *ec_tunnel_alias(const EcTunnel *t)
+{
+	return g_strconcat(EC_ALIAS_PREFIX, t->settings->name, NULL);
+}
+
+void ec_tunnel_touch(EcTunnel *t, unsigned properties)
+{
+	t->changed |= properties;
+}
+
+static void signal_changes(EcTunnel *t)
+{
+	const EcManagerObserver *o = &t->manager->observer;
+
+	if (t->announced && t->changed && o->changed)
+		o->changed(t, t->changed, o->userdata);
+	t->changed = 0;
+}
+
+/* "ec-NAME", or where that is too long "ec-NAM-HHHHH" with a hash of the name; then the next hash
+ * until no other tunnel has it. */
+static void choose_ifname(EcTunnel *t)
+{
+	const char *name = ec_tunnel_name(t);
+	unsigned salt = 0;
+
+	if (t->settings->interface) {
+		g_strlcpy(t->ifname, t->settings->interface, sizeof(t->ifname));
+		return;
+	}
+	g_snprintf(t->ifname, sizeof(t->ifname), "ec-%s", name);
+	while (strlen(name) > sizeof(t->ifname) - 1 - 3 || salt > 0) {
+		g_autofree char *text = g_strdup_printf("%s/%u", name, salt++);
+		g_snprintf(t->ifname, sizeof(t->ifname), "ec-%.6s-%05x", name,
+				g_str_hash(text) & 0xfffff);
+		if (!ec_manager_ifname_taken(t->manager, t->ifname, t))
+			break;
+	}
+}
+
+/* A single numeric address needs no lookup. */
+static void forget_remote(EcTunnel *t)
+{
+	t->resolve = ec_resolve_free(t->resolve);
+	t->retry = sd_event_source_disable_unref(t->retry);
+	t->attempts = 0;
+	t->remote = (EcAddress){ 0 };
+	(void)ec_address_from_string(t->settings->remote[0], &t->remote);
+	ec_tunnel_touch(t, EC_PROPERTY_REMOTE);
+}
+
+EcTunnel *ec_tunnel_new(EcManager *m, EcSettings *settings, EcOrigin origin)
+{
+	EcTunnel *t = g_new0(EcTunnel, 1);
+
+	t->manager = m;
+	t->settings = settings;
+	t->origin = origin;
+	t->reason = g_intern_static_string("");
+	t->sentence = g_strdup("");
+	t->since_usec = now_usec();
+	choose_ifname(t);
+	forget_remote(t);
+	return t;
+}
+
+EcTunnel *ec_tunnel_free(EcTunnel *t)
+{
+	if (!t)
+		return NULL;
+	if (t->ifindex)
+		g_hash_table_remove(t->manager->by_ifindex, GINT_TO_POINTER(t->ifindex));
+	(void)ec_resolve_free(t->resolve);
+	(void)sd_event_source_disable_unref(t->retry);
+	if (t->underlay)
+		ec_manager_release_underlay(t->manager, t->underlay);
+	(void)ec_settings_free(t->settings);
+	g_clear_pointer(&t->asked, g_bytes_unref);
+	g_clear_pointer(&t->settled, g_bytes_unref);
+	g_free(t->sentence);
+	g_free(t);
+	return NULL;
+}
+
+/* What this build cannot do is said when it is asked for, not silently left out. */
+static int check_supported(const EcSettings *s, sd_bus_error *ret_error)
+{
+	const struct {
+		bool asked;
+		const char *key, *value, *allowed;
+	} row[] = {
+		{ s->control != EC_CONTROL_STATIC, "control",
+				ec_settings_word("control", s->control), "static" },
+		{ s->data_plane == EC_DATA_PLANE_USER, "data-plane", "user", "auto or kernel" },
+		{ s->fidelity != EC_FIDELITY_BRIDGE, "fidelity",
+				ec_settings_word("fidelity", s->fidelity), "bridge" },
+		{ s->guard && !g_str_equal(s->guard[0], "auto") &&
+						!g_str_equal(s->guard[0], "none"),
+				"guard", s->guard ? s->guard[0] : "", "auto or none" },
+		{ s->gre_keepalive != NULL, "gre-keepalive", s->gre_keepalive, "to leave it out" },
+		{ s->link_loss_forwarding, "link-loss-forwarding", "yes", "no" },
+	};
+
+	for (size_t i = 0; i < EC_ELEMENTS(row); i++) {
+		if (row[i].asked)
+			return ec_error(ret_error, EC_ERROR_NOT_SUPPORTED,
+					"%s=%s: this build cannot do it; allowed is %s", row[i].key,
+					row[i].value, row[i].allowed);
+	}
+	return 0;
+}
+
+static void run(EcTunnel *t, sd_bus_error *ret_error);
+
+static int on_retry(sd_event_source *s, uint64_t usec, void *userdata)
+{
+	EcTunnel *t = userdata;
+
+	t->retry = sd_event_source_disable_unref(t->retry);
+	ec_tunnel_refresh(t);
+	return 0;
+}
+
+/* 0.2 s, doubling to 30 s, each shortened at random by up to a quarter so that many tunnels to one
+ * name do not ask at once. */
+static void retry_later(EcTunnel *t)
+{
+	uint64_t usec = RETRY_FIRST_USEC << MIN(t->attempts, 10);
+
+	usec = MIN(usec, RETRY_LAST_USEC);
+	usec -= usec / 4 * (uint64_t)g_random_int_range(0, 1000) / 1000;
+	t->retry = sd_event_source_disable_unref(t->retry);
+	(void)sd_event_add_time_relative(
+			t->manager->event, &t->retry, CLOCK_BOOTTIME, usec, 0, on_retry, t);
+}
+
+static void on_resolved(const EcAddress *addresses, size_t n, void *userdata)
+{
+	EcTunnel *t = userdata;
+
+	t->resolve = ec_resolve_free(t->resolve);
+	if (n > 0) {
+		t->attempts = 0;
+		t->remote = addresses[0];
+		ec_tunnel_touch(t, EC_PROPERTY_REMOTE);
+	} else {
+		t->attempts++;
+		retry_later(t);
+	}
+	ec_tunnel_refresh(t);
+}
+
+static int resolve(EcTunnel *t, sd_bus_error *ret_error)
+{
+	EcAddress local = { 0 };
+
+	if (t->remote.family != AF_UNSPEC || t->resolve || t->retry)
+		return 0;
+	if (t->settings->local)
+		(void)ec_address_from_string(t->settings->local, &local);
+	int r = ec_resolve_new(t->manager->event, t->settings->remote, local.family, on_resolved, t,
+			&t->resolve);
+	if (r < 0)
+		(void)ec_error(ret_error, EC_ERROR_PEER_UNREACHABLE, "cannot look up %s: %s",
+				t->settings->remote[0], g_strerror(-r));
+	return r;
+}
+
+static int take_underlay(EcTunnel *t, sd_bus_error *ret_error)
+{
+	if (t->underlay && g_str_equal(t->underlay->setting, t->settings->underlay))
+		return 0;
+	if (t->underlay)
+		ec_manager_release_underlay(t->manager, t->underlay);
+	t->underlay = NULL;
+	ec_tunnel_touch(t, EC_PROPERTY_UNDERLAY);
+	return ec_manager_underlay(t->manager, t->settings->underlay, &t->underlay, ret_error);
+}
+
+/* One round for a wanted tunnel. The error is set when the state is waiting or failed. */
+static void run(EcTunnel *t, sd_bus_error *ret_error)
+{
+	int r = check_supported(t->settings, ret_error);
+
+	t->dirty = false;
+	if (r >= 0)
+		r = take_underlay(t, ret_error);
+	if (r >= 0)
+		r = resolve(t, ret_error);
+	if (r >= 0)
+		r = ec_reconcile(t, ret_error);
+	if (r > 0)
+		set_state(t, EC_STATE_UP, "", "");
+	else
+		set_state(t, r == 0 ? EC_STATE_WAITING : EC_STATE_FAILED, ec_error_token(ret_error),
+				ret_error->message ? ret_error->message : g_strerror(-r));
+}
+
+static void record(const EcTunnel *t)
+{
+	ec_store_set_record(t->manager->store, ec_tunnel_name(t),
+			(EcRecord){ .wanted = t->wanted, .attached = t->attached });
+}
+
+/* The caller's copy of an error that also became a reason. */
+static int pass_on(const EcTunnel *t, sd_bus_error *error, sd_bus_error *ret_error)
+{
+	if (t->state != EC_STATE_FAILED)
+		return 0;
+	if (!sd_bus_error_is_set(error))
+		return ec_error(ret_error, EC_ERROR_KERNEL, "%s", t->sentence);
+	(void)sd_bus_error_copy(ret_error, error);
+	return -sd_bus_error_get_errno(error);
+}
+
+int ec_tunnel_activate(EcTunnel *t, sd_bus_error *ret_error)
+{
+	g_auto(sd_bus_error) error = SD_BUS_ERROR_NULL;
+
+	ec_manager_flush(t->manager);
+	if (!t->wanted) {
+		t->wanted = true;
+		record(t);
+	}
+	run(t, &error);
+	signal_changes(t);
+	return pass_on(t, &error, ret_error);
+}
+
+void ec_tunnel_deactivate(EcTunnel *t)
+{
+	if (!t->wanted)
+		return;
+	t->wanted = t->dirty = false;
+	ec_reconcile_undo(t);
+	forget_remote(t);
+	if (t->underlay)
+		ec_manager_release_underlay(t->manager, t->underlay);
+	t->underlay = NULL;
+	record(t);
+	set_state(t, EC_STATE_DOWN, "", "");
+	signal_changes(t);
+}
+
+void ec_tunnel_refresh(EcTunnel *t)
+{
+	g_auto(sd_bus_error) error = SD_BUS_ERROR_NULL;
+
+	if (t->wanted)
+		run(t, &error);
+	t->dirty = false;
+	signal_changes(t);
+}
+
+static void remove_addresses(EcTunnel *t, char *const *addresses, char *const *but)
+{
+	for (; addresses && *addresses; addresses++) {
+		EcAddress address = { 0 };
+		unsigned length = 0;
+
+		if (but && g_strv_contains((const char *const *)but, *addresses))
+			continue;
+		(void)ec_cidr_from_string(*addresses, &address, &length);
+		(void)ec_kernel_address_set(
+				t->manager->kernel, t->ifindex, &address, length, false, NULL);
+	}
+}
+
+static bool rows_differ(const EcSettings *a, const EcSettings *b, const char *const *keys)
+{
+	for (; *keys; keys++) {
+		if (ec_settings_differ(a, b, ec_setting_find(*keys)))
+			return true;
+	}
+	return false;
+}
+
+/* Puts `to` in the place of the settings in force and runs. Frees nothing: the caller holds both.
+ */
+static void swap_settings(EcTunnel *t, EcSettings *to, sd_bus_error *ret_error)
+{
+	/* These say which objects of the kernel are used; what the old ones made goes first. The
+	 * rest is changed in place. */
+	static const char *const anew[] = { "interface", "bridge", "bridge-create", "attach",
+		NULL };
+	static const char *const where[] = { "remote", "local", NULL };
+	EcSettings *from = t->settings;
+
+	if (t->wanted && rows_differ(from, to, anew)) {
+		ec_reconcile_undo(t);
+		ec_manager_flush(t->manager);
+	} else if (t->wanted && t->ifindex) {
+		remove_addresses(t, from->address, to->address);
+	}
+	t->settings = to;
+	if (rows_differ(from, to, anew))
+		choose_ifname(t);
+	if (rows_differ(from, to, where))
+		forget_remote(t);
+	if (t->wanted)
+		run(t, ret_error);
+	ec_tunnel_touch(t, EC_PROPERTY_SETTINGS | EC_PROPERTY_MODE | EC_PROPERTY_INTERFACE |
+					   EC_PROPERTY_BRIDGE | EC_PROPERTY_FIDELITY);
+}
+
+int ec_tunnel_update(EcTunnel *t, EcSettings *settings, sd_bus_error *ret_error)
+{
+	g_auto(sd_bus_error) error = SD_BUS_ERROR_NULL;
+	bool was_failed = t->state == EC_STATE_FAILED;
+	EcSettings *old = t->settings;
+
+	swap_settings(t, settings, &error);
+	int r = was_failed ? 0 : pass_on(t, &error, ret_error);
+	if (r < 0) {
+		g_auto(sd_bus_error) ignored = SD_BUS_ERROR_NULL;
+
+		swap_settings(t, old, &ignored);
+		(void)ec_settings_free(settings);
+	} else {
+		(void)ec_settings_free(old);
+	}
+	signal_changes(t);
+	return r;
+}

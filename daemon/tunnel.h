@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#pragma once
+
+#include "encap.h"
+#include "mtu.h"
+#include "resolve.h"
+#include "settings.h"
+#include "store.h"
+#include "underlay.h"
+
+/*
+ * States and what each owns. Only set_state() in tunnel.c writes the state.
+ *
+ *              wanted  underlay  interface              bridge, attach  leaves by
+ *   down       no      -         none                   released        Activate
+ *   waiting    yes     held      none, or ours and down kept            path found, Deactivate
+ *   connecting yes     held      ours and up            kept            peer answered (control)
+ *   up         yes     held      ours and up            joined          path lost, Deactivate
+ *   degraded   yes     held      ours, no carrier       kept            peer answers (control)
+ *   failed     yes     held      none, or ours and down kept            Activate, Update, or the
+ *                                                                       missing thing appears
+ *
+ * With control=static nobody answers: a tunnel goes from waiting to up.
+ */
+typedef enum EcState {
+	EC_STATE_DOWN,
+	EC_STATE_WAITING,
+	EC_STATE_CONNECTING,
+	EC_STATE_UP,
+	EC_STATE_DEGRADED,
+	EC_STATE_FAILED,
+	_EC_STATE_MAX,
+} EcState;
+
+const char *ec_state_to_string(EcState state);
+
+/* Properties that the bus signals, as bits of EcTunnel.changed; the order of tunnel-bus.c's names.
+ */
+typedef enum EcProperty {
+	EC_PROPERTY_SETTINGS = 1 << 0,
+	EC_PROPERTY_MODE = 1 << 1,
+	EC_PROPERTY_STATE = 1 << 2, /* with StateReason and SinceUsec */
+	EC_PROPERTY_INTERFACE = 1 << 3,
+	EC_PROPERTY_IFINDEX = 1 << 4,
+	EC_PROPERTY_BRIDGE = 1 << 5,
+	EC_PROPERTY_ENCAPSULATION = 1 << 6, /* with DataPlane */
+	EC_PROPERTY_LOCAL = 1 << 7,
+	EC_PROPERTY_REMOTE = 1 << 8,
+	EC_PROPERTY_ID = 1 << 9,
+	EC_PROPERTY_MTU = 1 << 10,      /* with LargestFrame */
+	EC_PROPERTY_UNDERLAY = 1 << 11, /* with Protected */
+	EC_PROPERTY_PERSISTENT = 1 << 12,
+	EC_PROPERTY_FIDELITY = 1 << 13,
+} EcProperty;
+
+typedef struct EcManager EcManager;
+
+typedef struct EcTunnel {
+	EcManager *manager;
+	EcSettings *settings;
+	EcOrigin origin;
+	char ifname[IF_NAMESIZE]; /* wanted name of the interface */
+
+	EcState state;
+	const char *reason; /* token: an error name without prefix, "" when there is nothing to say
+			     */
+	char *sentence;
+	uint64_t since_usec; /* CLOCK_REALTIME */
+	bool wanted;         /* Activate was last, not Deactivate */
+	bool attached;       /* `attach` was put in the bridge by us */
+	bool dirty;          /* to be reconciled in the manager's next round */
+	bool announced;      /* the bus knows the object: changes are signalled */
+	unsigned changed;    /* EcProperty bits not signalled yet */
+
+	EcAddress remote; /* AF_UNSPEC until resolved */
+	EcResolve *resolve;
+	sd_event_source *retry;
+	unsigned attempts; /* resolutions that failed in a row */
+
+	/* What reconcile.c built. */
+	EcUnderlay *underlay;
+	EcPath path;
+	const EcEncap *encap; /* NULL: not chosen */
+	EcWire wire;
+	EcMtu mtu;
+	int ifindex;   /* 0: no interface */
+	int bridge;    /* ifindex of the bridge it was put in, 0 = none */
+	bool encap_up; /* encap->up() holds something, with held as its argument */
+	EcWire held;
+	GBytes *asked;   /* IFLA_INFO_DATA of our last changelink, ... */
+	GBytes *settled; /* ... and what the kernel reported after it */
+} EcTunnel;
+
+/* Takes the settings over; they are verified. State is down. */
+EcTunnel *ec_tunnel_new(EcManager *m, EcSettings *settings, EcOrigin origin);
+/* Frees memory only: the interface stays as it is. */
+EcTunnel *ec_tunnel_free(EcTunnel *t);
+const char *ec_tunnel_name(const EcTunnel *t);
+/* IFLA_IFALIAS of its interface. Free it. */
+char *ec_tunnel_alias(const EcTunnel *t);
+
+/* Wants the tunnel and does at once what can be done. 0 when it is up or waits for something that
+ * ends by itself; -errno and the sentence when it failed (the state then says the same). */
+int ec_tunnel_activate(EcTunnel *t, sd_bus_error *ret_error);
+/* Cannot fail. The interface is gone after the manager's next flush. */
+void ec_tunnel_deactivate(EcTunnel *t);
+/* Takes new, verified settings over and applies them to a running tunnel in place where the kernel
+ * allows. On failure everything is as before. */
+int ec_tunnel_update(EcTunnel *t, EcSettings *settings, sd_bus_error *ret_error);
+/* Compares with the kernel and mends. */
+void ec_tunnel_refresh(EcTunnel *t);
+/* Adds bits of properties to be signalled. */
+void ec_tunnel_touch(EcTunnel *t, unsigned properties);
