@@ -117,12 +117,10 @@ static int compare_names(const void *a, const void *b)
 json_t *ctl_pick(const json_t *objects, const char *interface)
 {
 	g_autoptr(GPtrArray) found = g_ptr_array_new();
-	json_t *array = json_array(), *interfaces;
-	const char *path;
+	json_t *array = json_array();
 
-	json_object_foreach((json_t *)objects, path, interfaces)
-	{
-		json_t *properties = json_object_get(interfaces, interface);
+	for (CtlMember m = ctl_json_first(objects); m.key; m = ctl_json_next(objects, m)) {
+		json_t *properties = json_object_get(m.value, interface);
 
 		if (json_is_object(properties))
 			g_ptr_array_add(found, properties);
@@ -173,14 +171,17 @@ int ctl_batch(Ctl *ctl, char **names, const char *interface, const char *member,
 		const char *argument, CtlReplyFunc func, void *userdata)
 {
 	size_t n = g_strv_length(names), sent = 0;
-	g_autofree Call *calls = g_new0(Call, n + 1);
+	g_autoptr(GArray) calls = g_array_new(FALSE, TRUE, sizeof(Call));
 	Batch batch = { .ctl = ctl, .func = func, .userdata = userdata };
 	int r;
 
+	g_array_set_size(calls, (guint)n); /* never grows: the addresses stay */
 	while (sent < n || batch.in_flight > 0) {
 		while (sent < n && batch.in_flight < CALLS_IN_FLIGHT) {
-			calls[sent] = (Call){ .batch = &batch, .name = names[sent] };
-			r = send_call(&calls[sent++], interface, member, argument);
+			Call *call = &g_array_index(calls, Call, sent);
+
+			*call = (Call){ .batch = &batch, .name = names[sent++] };
+			r = send_call(call, interface, member, argument);
 			if (r < 0)
 				return r;
 		}

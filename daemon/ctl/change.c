@@ -163,8 +163,6 @@ int ctl_verb_remove(Ctl *ctl, int argc, char **argv)
 	g_auto(sd_bus_error) error = SD_BUS_ERROR_NULL;
 	g_autoptr(GPtrArray) names = g_ptr_array_new();
 	g_autoptr(json_t) objects = NULL, tunnels = NULL;
-	const json_t *tunnel;
-	size_t i;
 
 	if (ctl->all == (argc > 1))
 		return ctl_complain(CTL_USAGE, "remove: give the names of tunnels, or --all");
@@ -177,8 +175,11 @@ int ctl_verb_remove(Ctl *ctl, int argc, char **argv)
 	if (r < 0)
 		return ctl_fail(&error, r, NULL, CTL_ERROR);
 	tunnels = ctl_pick(objects, CTL_TUNNEL);
-	json_array_foreach(tunnels, i, tunnel)
-			g_ptr_array_add(names, (char *)ctl_json_string(tunnel, "Name"));
+	for (size_t i = 0; i < json_array_size(tunnels); i++) {
+		const json_t *t = json_array_get(tunnels, i);
+
+		g_ptr_array_add(names, (char *)ctl_json_string(t, "Name"));
+	}
 	g_ptr_array_add(names, NULL);
 	return call_all(ctl, (char **)names->pdata, "Remove", CTL_ERROR);
 }

@@ -24,13 +24,15 @@ static int print_options(Ctl *ctl, const char *argument)
 static int print_tunnels(Ctl *ctl, const char *argument)
 {
 	g_autoptr(json_t) objects = NULL, tunnels = NULL;
-	const json_t *t;
-	size_t i;
 
 	if (sd_bus_open_system(&ctl->bus) < 0 || ctl_get_objects(ctl, false, &objects, NULL) < 0)
 		return CTL_NO_DAEMON;
 	tunnels = ctl_pick(objects, CTL_TUNNEL);
-	json_array_foreach(tunnels, i, t)(void) puts(ctl_json_string(t, "Name"));
+	for (size_t i = 0; i < json_array_size(tunnels); i++) {
+		const json_t *t = json_array_get(tunnels, i);
+
+		(void)puts(ctl_json_string(t, "Name"));
+	}
 	return CTL_OK;
 }
 

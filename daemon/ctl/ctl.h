@@ -147,6 +147,14 @@ int ctl_wait_run(CtlWait *w, char **names, bool activate);
  * objects, structures are arrays. */
 int ctl_json_read(sd_bus_message *m, json_t **ret);
 void ctl_json_print(const Ctl *ctl, const json_t *value);
+/* for (CtlMember m = ctl_json_first(o); m.key; m = ctl_json_next(o, m)) */
+typedef struct CtlMember {
+	const char *key; /* NULL: past the end */
+	json_t *value;
+	void *iter;
+} CtlMember;
+CtlMember ctl_json_first(const json_t *object);
+CtlMember ctl_json_next(const json_t *object, CtlMember m);
 /* "" or 0 or false when absent or of another type. */
 const char *ctl_json_string(const json_t *object, const char *key);
 json_int_t ctl_json_integer(const json_t *object, const char *key);
@@ -160,7 +168,7 @@ CtlTable *ctl_table_new(const char *const *titles);
 CtlTable *ctl_table_free(CtlTable *t);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(CtlTable, ctl_table_free)
 /* As many strings as titles; NULL and "" show as "-". */
-void ctl_table_add(CtlTable *t, ...);
+void ctl_table_add(CtlTable *t, const char *const *cells);
 void ctl_table_print(const CtlTable *t, bool legend);
 /* Text with control characters replaced, fit for a terminal. */
 char *ctl_clean(const char *text);
@@ -184,13 +192,16 @@ typedef struct CtlExport {
 	const char *device; /* bound to that interface, or NULL */
 } CtlExport;
 
+/* The same as the daemon's encapsulations; the far end, and other programs, need it too. */
 typedef struct CtlExportKind {
 	const char *name;
 	const char *kind4,
 			*kind6; /* of the link over IPv4 and IPv6; NULL: not made by the kernel */
 	const char *id;         /* the word that `ip link` has for the id, or NULL */
 	uint16_t port;          /* default UDP port, or 0 */
+	unsigned overhead;      /* bytes between the outer and the inner IP header, without id */
 	bool ethernet;
+	bool fragments; /* can send outer IPv4 fragments of any packet */
 	bool fou;
 	bool vxlan;
 } CtlExportKind;

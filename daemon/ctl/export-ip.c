@@ -52,8 +52,8 @@ static void print_link(const CtlExport *e)
 	if (s->mac)
 		(void)printf(" address %s", s->mac);
 	(void)printf(" type %s", e->ipv6 ? e->kind->kind6 : e->kind->kind4);
-	if (e->ipv6 && !e->kind->id)
-		(void)fputs(" mode any", stdout);
+	if (!e->kind->id)
+		(void)fputs(e->ipv6 ? " mode any" : " mode ipip", stdout);
 	if (s->local)
 		(void)printf(" local %s", s->local);
 	(void)printf(" remote %s", s->remote[0]);

@@ -76,9 +76,9 @@ static void print_netdev(const CtlExport *e)
 	else
 		print_tunnel_section(e);
 	if (e->device)
-		(void)printf("# To bind it to %s, take Independent= out and put %s=%s in the\n"
+		(void)printf("# To bind it to %s, take Independent= out and put Tunnel=%s in the\n"
 			     "# [Network] section of that interface's .network file.\n",
-				e->device, e->kind->vxlan ? "VXLAN" : "Tunnel", s->interface);
+				e->device, s->interface);
 }
 
 static void print_network(const CtlExport *e)

@@ -36,8 +36,6 @@ static void print_vxlan(const CtlExport *e)
 	(void)printf(" id %u remote %s", s->id, s->remote[0]);
 	if (s->local)
 		(void)printf(" local %s", s->local);
-	if (e->device)
-		(void)printf(" dev %s", e->device);
 	(void)printf(" destination-port %u vxlan.learning no vxlan.ttl %u", s->remote_data_port,
 			s->ttl);
 	if (s->dscp)

@@ -11,22 +11,33 @@ static const CtlExportKind kinds[] = {
 			.kind4 = "gretap",
 			.kind6 = "ip6gretap",
 			.id = "key",
-			.ethernet = true },
+			.overhead = 18,
+			.ethernet = true,
+			.fragments = true },
 	{ .name = "gretap-fou",
 			.kind4 = "gretap",
 			.kind6 = "ip6gretap",
 			.id = "key",
 			.port = 65201,
+			.overhead = 30,
 			.ethernet = true,
+			.fragments = true,
 			.fou = true },
 	{ .name = "vxlan",
 			.kind4 = "vxlan",
 			.kind6 = "vxlan",
 			.id = "id",
 			.port = 4789,
+			.overhead = 30,
 			.ethernet = true,
+			.fragments = true,
 			.vxlan = true },
-	{ .name = "gre", .kind4 = "gre", .kind6 = "ip6gre", .id = "key" },
+	{ .name = "gre",
+			.kind4 = "gre",
+			.kind6 = "ip6gre",
+			.id = "key",
+			.overhead = 4,
+			.fragments = true },
 	{ .name = "ipip", .kind4 = "ipip", .kind6 = "ip6tnl" },
 	{ .name = "raw-udp", .port = 1234, .ethernet = true },
 	{ .name = "tun-udp", .port = 8000 },
@@ -46,13 +57,11 @@ static const struct {
 /* What came over the bus is checked like what a person types, so it needs no quoting later. */
 static int read_settings(const json_t *tunnel, EcSettings *s, sd_bus_error *ret_error)
 {
-	const char *key;
-	json_t *value;
+	const json_t *given = json_object_get(tunnel, "Settings");
 
-	json_object_foreach(json_object_get(tunnel, "Settings"), key, value)
-	{
-		g_autofree char *text = ctl_json_text(value);
-		int r = ec_settings_parse(s, key, text, ret_error);
+	for (CtlMember m = ctl_json_first(given); m.key; m = ctl_json_next(given, m)) {
+		g_autofree char *text = ctl_json_text(m.value);
+		int r = ec_settings_parse(s, m.key, text, ret_error);
 
 		if (r < 0)
 			return r;
@@ -95,26 +104,18 @@ static const CtlExportKind *find_kind(const EcSettings *s)
 	return NULL;
 }
 
-/* "" when it is a host name or not known yet. */
-static char *address_of(const char *text)
+static int mirror(CtlExport *e, const char *remote_text)
 {
-	EcAddress a;
-
-	return g_strdup(text && ec_address_from_string(text, &a) == 0 ? text : "");
-}
-
-static int mirror(CtlExport *e)
-{
+	/* The far end's own affair. */
+	static const char *const its_own[] = { "address", "mac", "attach", "fwmark", "identity" };
 	EcSettings *s = e->settings;
 	g_autofree char *local = g_strdup(s->local);
-	g_autofree char *remote = g_strdup(s->remote[0]);
+	g_autofree char *remote = g_strdup(remote_text);
 	uint16_t port = s->data_port;
 	int r = ec_settings_parse(s, "remote", local, NULL);
 
 	if (r >= 0)
 		r = ec_settings_parse(s, "local", remote, NULL);
-	/* The far end's own affair. */
-	static const char *const its_own[] = { "address", "mac", "attach", "fwmark", "identity" };
 	for (size_t i = 0; r >= 0 && i < EC_ELEMENTS(its_own); i++)
 		r = ec_settings_parse(s, its_own[i], "", NULL);
 	s->data_port = s->remote_data_port;
@@ -126,37 +127,43 @@ static int mirror(CtlExport *e)
 static void settle_ports(CtlExport *e)
 {
 	EcSettings *s = e->settings;
+	uint16_t local = s->data_port, remote = s->remote_data_port;
 
-	if (!s->data_port)
-		s->data_port = e->kind->port;
-	if (!s->remote_data_port)
-		s->remote_data_port = e->kind->vxlan ? s->data_port : e->kind->port;
+	if (e->kind->vxlan) { /* one port in both directions */
+		local = local ? local : remote;
+		remote = local;
+	}
+	s->data_port = local ? local : e->kind->port;
+	s->remote_data_port = remote ? remote : e->kind->port;
 }
 
-static void settle_frames(CtlExport *e)
+/* As the daemon decides it: bridged ends always fragment what the path does not carry, others when
+ * asked to, with full-frames or with a larger MTU. */
+static void settle_frames(CtlExport *e, json_int_t path_mtu)
 {
 	const EcSettings *s = e->settings;
+	unsigned overhead =
+			20 + e->kind->overhead + (e->kind->id && !e->kind->vxlan && s->id ? 4 : 0);
+	bool larger = ec_settings_is_given(e->given, ec_setting_find("mtu")) &&
+		      (json_int_t)(s->mtu + overhead) > (path_mtu ? path_mtu : 1500);
 
-	e->fragment = !e->ipv6 &&
-		      (s->full_frames == EC_FULL_FRAMES_YES ||
-				      (s->full_frames == EC_FULL_FRAMES_AUTO &&
-						      s->mode != EC_MODE_POINT_TO_POINT));
+	e->fragment = !e->ipv6 && e->kind->fragments && s->full_frames != EC_FULL_FRAMES_NO &&
+		      (s->full_frames == EC_FULL_FRAMES_YES || s->mode != EC_MODE_POINT_TO_POINT ||
+				      larger);
 	e->mtu = s->mtu ? s->mtu : e->fragment && e->kind->ethernet ? 1500 : 0;
-	/* A VXLAN bound to a device cannot have a larger MTU than that allows. */
-	if (e->kind->vxlan && e->fragment)
-		e->device = NULL;
 }
 
-static void find_device(CtlExport *e, const json_t *tunnel, const json_t *objects)
+static void find_device(CtlExport *e, const json_t *underlay)
 {
-	const json_t *u = json_object_get(
-			json_object_get(objects, ctl_json_string(tunnel, "Underlay")),
-			CTL_UNDERLAY);
-	const char *device = ctl_json_string(u, "Interface");
+	const char *setting = e->settings->underlay;
+	const char *device = ctl_json_string(underlay, "Interface");
 
-	if (g_str_has_prefix(e->settings->underlay, "device:"))
-		e->device = e->settings->underlay + strlen("device:");
-	else if (!g_str_equal(e->settings->underlay, "any") && ec_ifname_is_valid(device))
+	if (e->kind->vxlan)
+		return; /* never bound: the kernel would cap its MTU, and delete it with the device
+			 */
+	if (g_str_has_prefix(setting, "device:"))
+		e->device = setting + strlen("device:");
+	else if (!g_str_equal(setting, "any") && ec_ifname_is_valid(device))
 		e->device = device;
 }
 
@@ -165,6 +172,7 @@ static int build(CtlExport *e, const json_t *tunnel, const json_t *objects)
 {
 	g_auto(sd_bus_error) error = SD_BUS_ERROR_NULL;
 	EcSettings *s = e->settings;
+	EcAddress address;
 	int r = settle(tunnel, s, &error);
 
 	if (r < 0)
@@ -175,19 +183,22 @@ static int build(CtlExport *e, const json_t *tunnel, const json_t *objects)
 				"the encapsulation of %s is not settled yet; bring it up, or set "
 				"encapsulation=",
 				s->name);
-	g_autofree char *remote = address_of(s->remote ? s->remote[0] : NULL);
-	if (!*remote)
+	const char *remote = s->remote ? s->remote[0] : "";
+	if (ec_address_from_string(remote, &address) < 0)
 		return ctl_complain(CTL_ERROR,
 				"the address of %s's peer is not known yet; bring it up", s->name);
 	if (e->peer && !s->local)
 		return ctl_complain(CTL_ERROR,
 				"this end's address is not known yet; bring %s up, or set local=",
 				s->name);
-	e->ipv6 = strchr(remote, ':');
+	const json_t *underlay = json_object_get(
+			json_object_get(objects, ctl_json_string(tunnel, "Underlay")),
+			CTL_UNDERLAY);
+	e->ipv6 = address.family == AF_INET6;
 	settle_ports(e);
-	find_device(e, tunnel, objects);
-	settle_frames(e);
-	r = e->peer ? mirror(e) : 0;
+	find_device(e, underlay);
+	settle_frames(e, ctl_json_integer(underlay, "Mtu"));
+	r = e->peer ? mirror(e, remote) : 0;
 	return r < 0 ? ctl_fail(NULL, r, NULL, CTL_ERROR) : CTL_OK;
 }
 
@@ -202,12 +213,14 @@ static int export(Ctl *ctl, const char *name, const json_t *tunnel, const json_t
 
 	if (r < 0)
 		return ctl_fail(&error, r, NULL, CTL_ERROR);
-	e.settings = settings = ec_settings_copy(given);
+	settings = ec_settings_copy(given);
+	e.settings = settings;
 	if (!ctl->peer && !formats[format].needs_kernel)
 		return formats[format].write(&e);
 	int code = build(&e, tunnel, objects);
 	if (code != CTL_OK)
 		return code;
+	g_assert(e.kind);
 	if (formats[format].needs_kernel && !e.kind->kind4)
 		return ctl_complain(CTL_ERROR,
 				"%s carries %s, which a program makes and not the kernel; --as=%s "

@@ -182,6 +182,27 @@ void ctl_json_print(const Ctl *ctl, const json_t *value)
 	(void)fputc('\n', stdout);
 }
 
+static CtlMember member_of(void *iter)
+{
+	CtlMember m = { .iter = iter };
+
+	if (iter) {
+		m.key = json_object_iter_key(iter);
+		m.value = json_object_iter_value(iter);
+	}
+	return m;
+}
+
+CtlMember ctl_json_first(const json_t *object)
+{
+	return member_of(json_object_iter((json_t *)object));
+}
+
+CtlMember ctl_json_next(const json_t *object, CtlMember m)
+{
+	return member_of(json_object_iter_next((json_t *)object, m.iter));
+}
+
 const char *ctl_json_string(const json_t *object, const char *key)
 {
 	const char *text = json_string_value(json_object_get(object, key));
@@ -202,8 +223,6 @@ bool ctl_json_true(const json_t *object, const char *key)
 char *ctl_json_text(const json_t *value)
 {
 	g_autoptr(GString) list = g_string_new(NULL);
-	const json_t *item;
-	size_t i;
 
 	switch (json_typeof(value)) {
 	case JSON_STRING:
@@ -217,9 +236,8 @@ char *ctl_json_text(const json_t *value)
 	case JSON_NULL:
 		return g_strdup("");
 	case JSON_ARRAY:
-		json_array_foreach(value, i, item)
-		{
-			g_autofree char *text = ctl_json_text(item);
+		for (size_t i = 0; i < json_array_size(value); i++) {
+			g_autofree char *text = ctl_json_text(json_array_get(value, i));
 			g_string_append_printf(list, "%s%s", i ? "," : "", text);
 		}
 		return g_strdup(list->str);

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
 
 /* What is known of each tunnel, so that a line can say what is new, and so that what changed while
  * the daemon was restarted is told as well. */
@@ -43,20 +44,19 @@ static char *describe_state(const json_t *properties)
 static void print_changes(const char *name, const json_t *all, json_t *changed)
 {
 	g_autoptr(GString) rest = g_string_new(NULL);
-	const char *key;
-	json_t *value;
 
 	if (json_object_get(changed, "State") || json_object_get(changed, "StateReason")) {
 		g_autofree char *state = describe_state(all);
 		print_line(name, state);
 	}
-	json_object_foreach(changed, key, value)
-	{
-		if (is_quiet(key))
+	for (CtlMember m = ctl_json_first(changed); m.key; m = ctl_json_next(changed, m)) {
+		if (is_quiet(m.key))
 			continue;
-		g_autofree char *text = ctl_json_text(value);
-		g_string_append_printf(
-				rest, "%s%s %s", rest->len ? ", " : "", key, *text ? text : "-");
+		g_autofree char *text = ctl_json_text(m.value);
+		const char *shown = g_str_has_prefix(text, CTL_ROOT_PATH) ? strrchr(text, '/') + 1
+				    : *text                               ? text
+									  : "-";
+		g_string_append_printf(rest, "%s%s %s", rest->len ? ", " : "", m.key, shown);
 	}
 	if (rest->len)
 		print_line(name, rest->str);
@@ -88,18 +88,16 @@ static void on_gone(Monitor *monitor, const char *name)
 /* Keeps what differs from what is known, tells it, and remembers it. */
 static void on_news(Monitor *monitor, const char *name, const json_t *properties)
 {
-	json_t *known = json_object_get(monitor->tunnels, name), *value;
+	json_t *known = json_object_get(monitor->tunnels, name);
 	g_autoptr(json_t) changed = json_object();
-	const char *key;
 
 	if (!known) {
 		known = json_object();
 		(void)json_object_set_new(monitor->tunnels, name, known);
 	}
-	json_object_foreach((json_t *)properties, key, value)
-	{
-		if (!json_equal(value, json_object_get(known, key)))
-			(void)json_object_set(changed, key, value);
+	for (CtlMember m = ctl_json_first(properties); m.key; m = ctl_json_next(properties, m)) {
+		if (!json_equal(m.value, json_object_get(known, m.key)))
+			(void)json_object_set(changed, m.key, m.value);
 	}
 	if (json_object_size(changed) == 0)
 		return;
@@ -140,30 +138,28 @@ static void on_event(Ctl *ctl, const CtlEvent *event, void *userdata)
 static int read_tunnels(Monitor *monitor, bool first, sd_bus_error *ret_error)
 {
 	g_autoptr(json_t) objects = NULL, tunnels = NULL, now = json_object();
-	json_t *tunnel;
-	const char *name;
-	void *next;
-	size_t i;
 	int r = ctl_get_objects(monitor->ctl, first, &objects, ret_error);
 
 	if (r < 0)
 		return r;
 	tunnels = ctl_pick(objects, CTL_TUNNEL);
-	json_array_foreach(tunnels, i, tunnel)(void)
-			json_object_set(now, ctl_json_string(tunnel, "Name"), tunnel);
-	json_object_foreach(now, name, tunnel)
-	{
-		if (first)
-			(void)json_object_set_new(monitor->tunnels, name, json_copy(tunnel));
-		else if (json_object_get(monitor->tunnels, name))
-			on_news(monitor, name, tunnel);
-		else
-			on_known(monitor, name, tunnel);
+	for (size_t i = 0; i < json_array_size(tunnels); i++) {
+		json_t *t = json_array_get(tunnels, i);
+
+		(void)json_object_set(now, ctl_json_string(t, "Name"), t);
 	}
-	json_object_foreach_safe(monitor->tunnels, next, name, tunnel)
-	{
-		if (!json_object_get(now, name))
-			on_gone(monitor, name);
+	for (CtlMember m = ctl_json_first(now); m.key; m = ctl_json_next(now, m)) {
+		if (first)
+			(void)json_object_set_new(monitor->tunnels, m.key, json_copy(m.value));
+		else if (json_object_get(monitor->tunnels, m.key))
+			on_news(monitor, m.key, m.value);
+		else
+			on_known(monitor, m.key, m.value);
+	}
+	for (CtlMember m = ctl_json_first(monitor->tunnels), next; m.key; m = next) {
+		next = ctl_json_next(monitor->tunnels, m);
+		if (!json_object_get(now, m.key))
+			on_gone(monitor, m.key);
 	}
 	return 0;
 }

@@ -47,8 +47,6 @@ int ctl_verb_list(Ctl *ctl, int argc, char **argv)
 		"REMOTE", "ENCAPSULATION", NULL };
 	g_autoptr(CtlTable) table = ctl_table_new(titles);
 	g_autoptr(json_t) objects = NULL, tunnels = NULL;
-	const json_t *t;
-	size_t i;
 	int code = get_objects(ctl, &objects);
 
 	if (code != CTL_OK)
@@ -58,14 +56,15 @@ int ctl_verb_list(Ctl *ctl, int argc, char **argv)
 		ctl_json_print(ctl, tunnels);
 		return CTL_OK;
 	}
-	json_array_foreach(tunnels, i, t)
-	{
+	for (size_t i = 0; i < json_array_size(tunnels); i++) {
+		const json_t *t = json_array_get(tunnels, i);
 		g_autofree char *bridge = settled(t, "Bridge", "bridge");
 		g_autofree char *remote = settled(t, "Remote", "remote");
 
-		ctl_table_add(table, ctl_json_string(t, "Name"), ctl_json_string(t, "Mode"),
-				ctl_json_string(t, "State"), ctl_json_string(t, "Interface"),
-				bridge, remote, ctl_json_string(t, "Encapsulation"));
+		const char *cells[] = { ctl_json_string(t, "Name"), ctl_json_string(t, "Mode"),
+			ctl_json_string(t, "State"), ctl_json_string(t, "Interface"), bridge,
+			remote, ctl_json_string(t, "Encapsulation") };
+		ctl_table_add(table, cells);
 	}
 	ctl_table_print(table, !ctl->no_legend);
 	return CTL_OK;
@@ -77,8 +76,6 @@ int ctl_verb_underlays(Ctl *ctl, int argc, char **argv)
 		"MTU", NULL };
 	g_autoptr(CtlTable) table = ctl_table_new(titles);
 	g_autoptr(json_t) objects = NULL, underlays = NULL;
-	const json_t *u;
-	size_t i;
 	int code = get_objects(ctl, &objects);
 
 	if (code != CTL_OK)
@@ -88,15 +85,16 @@ int ctl_verb_underlays(Ctl *ctl, int argc, char **argv)
 		ctl_json_print(ctl, underlays);
 		return CTL_OK;
 	}
-	json_array_foreach(underlays, i, u)
-	{
+	for (size_t i = 0; i < json_array_size(underlays); i++) {
+		const json_t *u = json_array_get(underlays, i);
 		g_autofree char *mtu = g_strdup_printf(
 				"%" JSON_INTEGER_FORMAT, ctl_json_integer(u, "Mtu"));
 
-		ctl_table_add(table, ctl_json_string(u, "Name"), ctl_json_string(u, "Kind"),
-				ctl_json_string(u, "Interface"), ctl_json_string(u, "State"),
-				ctl_json_true(u, "Protected") ? "yes" : "no",
-				g_str_equal(mtu, "0") ? "" : mtu);
+		const char *cells[] = { ctl_json_string(u, "Name"), ctl_json_string(u, "Kind"),
+			ctl_json_string(u, "Interface"), ctl_json_string(u, "State"),
+			ctl_json_true(u, "Protected") ? "yes" : "no",
+			g_str_equal(mtu, "0") ? "" : mtu };
+		ctl_table_add(table, cells);
 	}
 	ctl_table_print(table, !ctl->no_legend);
 	return CTL_OK;
@@ -240,8 +238,6 @@ static void show_statistics(const json_t *statistics)
 		{ "received", "rx-packets", "rx-bytes", "rx-dropped" },
 		{ "sent", "tx-packets", "tx-bytes", "tx-dropped" },
 	};
-	const char *key;
-	json_t *value;
 
 	for (size_t i = 0; i < EC_ELEMENTS(ways); i++) {
 		if (!json_object_get(statistics, ways[i].packets))
@@ -254,24 +250,21 @@ static void show_statistics(const json_t *statistics)
 				ctl_json_integer(statistics, ways[i].packets), size,
 				ctl_json_integer(statistics, ways[i].dropped));
 	}
-	json_object_foreach((json_t *)statistics, key, value)
-	{
-		if (!g_str_has_prefix(key, "rx-") && !g_str_has_prefix(key, "tx-"))
-			field(key, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
+	for (CtlMember m = ctl_json_first(statistics); m.key; m = ctl_json_next(statistics, m)) {
+		if (!g_str_has_prefix(m.key, "rx-") && !g_str_has_prefix(m.key, "tx-"))
+			field(m.key, "%" JSON_INTEGER_FORMAT, json_integer_value(m.value));
 	}
 }
 
 static void show_settings(const json_t *settings)
 {
-	const char *key, *label = "settings:";
-	json_t *value;
+	const char *label = "settings:";
 
-	json_object_foreach((json_t *)settings, key, value)
-	{
-		g_autofree char *text = ctl_json_text(value);
+	for (CtlMember m = ctl_json_first(settings); m.key; m = ctl_json_next(settings, m)) {
+		g_autofree char *text = ctl_json_text(m.value);
 		g_autofree char *clean = ctl_clean(text);
 
-		(void)printf("%-16s %s=%s\n", label, key, clean);
+		(void)printf("%-16s %s=%s\n", label, m.key, clean);
 		label = "";
 	}
 }
@@ -329,15 +322,15 @@ static void show_overview(const json_t *manager, const json_t *underlays, const 
 {
 	static const char *const titles[] = { "NAME", "STATE", "INTERFACE", "REASON", NULL };
 	g_autoptr(CtlTable) table = ctl_table_new(titles);
-	const json_t *o;
-	size_t i;
 
 	field("daemon", "ethercordd %s", ctl_json_string(manager, "Version"));
 	const json_t *usable = json_object_get(manager, "Encapsulations");
-	json_array_foreach(usable, i, o)
-			field(i ? "" : "encapsulations", "%s", json_string_value(o));
-	json_array_foreach(underlays, i, o)
-	{
+	for (size_t i = 0; i < json_array_size(usable); i++) {
+		const json_t *o = json_array_get(usable, i);
+		field(i ? "" : "encapsulations", "%s", json_string_value(o));
+	}
+	for (size_t i = 0; i < json_array_size(underlays); i++) {
+		const json_t *o = json_array_get(underlays, i);
 		const char *device = ctl_json_string(o, "Interface");
 
 		field(i ? "" : "underlays", "%s (%s): %s, %s", ctl_json_string(o, "Name"),
@@ -345,9 +338,12 @@ static void show_overview(const json_t *manager, const json_t *underlays, const 
 				ctl_json_true(o, "Protected") ? "protected" : "not protected");
 	}
 	field("tunnels", "%zu", json_array_size(tunnels));
-	json_array_foreach(tunnels, i, o) ctl_table_add(table, ctl_json_string(o, "Name"),
-			ctl_json_string(o, "State"), ctl_json_string(o, "Interface"),
-			sentence_of(o));
+	for (size_t i = 0; i < json_array_size(tunnels); i++) {
+		const json_t *o = json_array_get(tunnels, i);
+		const char *cells[] = { ctl_json_string(o, "Name"), ctl_json_string(o, "State"),
+			ctl_json_string(o, "Interface"), sentence_of(o) };
+		ctl_table_add(table, cells);
+	}
 	if (json_array_size(tunnels) > 0) {
 		(void)fputc('\n', stdout);
 		ctl_table_print(table, false);

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "ctl.h"
 
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
@@ -83,18 +82,12 @@ CtlTable *ctl_table_free(CtlTable *t)
 	return NULL;
 }
 
-void ctl_table_add(CtlTable *t, ...)
+void ctl_table_add(CtlTable *t, const char *const *cells)
 {
 	char **row = g_new0(char *, t->n + 1);
-	va_list ap;
 
-	va_start(ap, t);
-	for (size_t i = 0; i < t->n; i++) {
-		const char *cell = va_arg(ap, const char *);
-
-		row[i] = ctl_clean(cell && *cell ? cell : "-");
-	}
-	va_end(ap);
+	for (size_t i = 0; i < t->n; i++)
+		row[i] = ctl_clean(cells[i] && *cells[i] ? cells[i] : "-");
 	g_ptr_array_add(t->rows, row);
 }
 
@@ -170,7 +163,7 @@ static void print_row(const CtlTable *t, const char *const *cells, const size_t 
 
 void ctl_table_print(const CtlTable *t, bool legend)
 {
-	size_t width[COLUMNS_MAX];
+	size_t width[COLUMNS_MAX] = { 0 };
 
 	measure(t, legend, width);
 	if (legend)
