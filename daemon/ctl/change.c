@@ -57,6 +57,19 @@ static int send_add(Ctl *ctl, const EcSettings *s, bool activate, sd_bus_error *
 	return r;
 }
 
+/* Refused as such, rather than accepted and then unable to come up. */
+static bool is_about_settings(const sd_bus_error *error)
+{
+	static const char *const names[] = { EC_ERROR_EXISTS, EC_ERROR_INVALID_SETTING,
+		EC_ERROR_NOT_AUTHORIZED, EC_ERROR_LIMIT_EXCEEDED, SD_BUS_ERROR_ACCESS_DENIED };
+
+	for (size_t i = 0; i < EC_ELEMENTS(names); i++) {
+		if (sd_bus_error_has_name(error, names[i]))
+			return true;
+	}
+	return false;
+}
+
 int ctl_verb_add(Ctl *ctl, int argc, char **argv)
 {
 	g_autoptr(EcSettings) s = ec_settings_new();
@@ -84,7 +97,8 @@ int ctl_verb_add(Ctl *ctl, int argc, char **argv)
 	if (r >= 0)
 		r = send_add(ctl, s, ctl->up, &error);
 	if (r < 0)
-		return ctl_fail(&error, r, argv[1], CTL_ERROR);
+		return ctl_fail(&error, r, argv[1],
+				ctl->up && !is_about_settings(&error) ? CTL_UP_FAILED : CTL_ERROR);
 	return waits ? ctl_wait_run(wait, name, false) : CTL_OK;
 }
 

@@ -57,7 +57,7 @@ static void print_vxlan_section(const CtlExport *e)
 	if (s->dscp)
 		(void)printf("TOS=%u\n", s->dscp << 2);
 	if (!e->ipv6)
-		(void)fputs("IPDoNotFragment=no\n", stdout);
+		(void)fputs("UDPChecksum=yes\nIPDoNotFragment=no\n", stdout);
 }
 
 static void print_netdev(const CtlExport *e)

@@ -62,7 +62,7 @@ static void print_ip_tunnel(const CtlExport *e)
 		(void)printf(" ip-tunnel.ttl %u", s->ttl);
 	if (s->dscp)
 		(void)printf(" ip-tunnel.tos %u", s->dscp << 2);
-	if (e->ipv6)
+	if (e->ipv6 && !e->kind->id)
 		(void)fputs(" ip-tunnel.flags ip6-ign-encap-limit", stdout);
 	if (e->mtu)
 		(void)printf(" ip-tunnel.mtu %u", e->mtu);
@@ -87,6 +87,10 @@ static void print_missing(const CtlExport *e)
 		(void)printf("# NetworkManager 1.42 cannot set the mark 0x%x of the outer "
 			     "packets.\n",
 				s->fwmark);
+	if (e->ipv6 && e->kind->id)
+		(void)fputs("# NetworkManager 1.42 cannot leave out the encapsulation limit: a header "
+			    "of 8 bytes more.\n",
+				stdout);
 	if (e->ipv6 && !e->kind->id)
 		(void)fputs("# NetworkManager 1.42 cannot set mode any: IPv6 crosses, IPv4 does "
 			    "not.\n",

@@ -205,7 +205,9 @@ static void show_path(const json_t *t)
 	field("path", "%s %s %s", *local ? local : "(any)", ctl_is_utf8() ? "→" : "->",
 			*remote ? remote : "(unknown)");
 	field("peer", "%s", peer);
-	if (json_object_get(t, "Id"))
+	if (id == 0)
+		id = json_integer_value(setting_of(t, "id"));
+	if (id > 0)
 		field("id", "%" JSON_INTEGER_FORMAT, id);
 	if (mtu > 0)
 		field("mtu", "%" JSON_INTEGER_FORMAT, mtu);
@@ -329,6 +331,8 @@ static void show_overview(const json_t *manager, const json_t *underlays, const 
 		const json_t *o = json_array_get(usable, i);
 		field(i ? "" : "encapsulations", "%s", json_string_value(o));
 	}
+	if (json_array_size(underlays) == 0)
+		field("underlays", "none in use");
 	for (size_t i = 0; i < json_array_size(underlays); i++) {
 		const json_t *o = json_array_get(underlays, i);
 		const char *device = ctl_json_string(o, "Interface");
