@@ -6,9 +6,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-/* A bus daemon refuses the 129th unanswered call of one client (max_replies_per_connection). */
-#define CALLS_IN_FLIGHT 100
+/* A bus daemon refuses the 129th unanswered call of one client (max_replies_per_connection). Of
+ * those whom polkit is asked about, the daemon lets only a few calls wait. */
+#define CALLS_IN_FLIGHT_OF_ROOT 100
+#define CALLS_IN_FLIGHT 10
 /* Long enough for a person to answer polkit's question. */
 #define CALL_TIMEOUT_USEC (120 * G_USEC_PER_SEC)
 
@@ -171,13 +174,14 @@ int ctl_batch(Ctl *ctl, char **names, const char *interface, const char *member,
 		const char *argument, CtlReplyFunc func, void *userdata)
 {
 	size_t n = g_strv_length(names), sent = 0;
+	size_t limit = geteuid() == 0 ? CALLS_IN_FLIGHT_OF_ROOT : CALLS_IN_FLIGHT;
 	g_autoptr(GArray) calls = g_array_new(FALSE, TRUE, sizeof(Call));
 	Batch batch = { .ctl = ctl, .func = func, .userdata = userdata };
 	int r;
 
 	g_array_set_size(calls, (guint)n); /* never grows: the addresses stay */
 	while (sent < n || batch.in_flight > 0) {
-		while (sent < n && batch.in_flight < CALLS_IN_FLIGHT) {
+		while (sent < n && batch.in_flight < limit) {
 			Call *call = &g_array_index(calls, Call, sent);
 
 			*call = (Call){ .batch = &batch, .name = names[sent++] };

@@ -50,7 +50,7 @@ _ethercordctl() {
 		return
 		;;
 	-*)
-		_ethercordctl_words "$(ethercordctl complete options $verb)" "$cur"
+		_ethercordctl_words "$(ethercordctl complete options ${verb:+"$verb"})" "$cur"
 		[[ ${COMPREPLY[0]-} == *= ]] && compopt -o nospace
 		return
 		;;

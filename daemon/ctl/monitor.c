@@ -17,7 +17,7 @@ typedef struct Monitor {
 static bool is_quiet(const char *key)
 {
 	static const char *const keys[] = { "Name", "State", "StateReason", "SinceUsec", "Settings",
-		"Ifindex", "Statistics", NULL };
+		"Ifindex", NULL };
 
 	return g_strv_contains(keys, key);
 }
@@ -66,6 +66,7 @@ static void on_known(Monitor *monitor, const char *name, json_t *properties)
 {
 	const Ctl *ctl = monitor->ctl;
 
+	(void)json_object_del(properties, "Statistics"); /* they change without being told */
 	if (ctl->json != CTL_JSON_OFF) {
 		ctl_event_print_json("added", name, properties);
 	} else {
@@ -86,11 +87,12 @@ static void on_gone(Monitor *monitor, const char *name)
 }
 
 /* Keeps what differs from what is known, tells it, and remembers it. */
-static void on_news(Monitor *monitor, const char *name, const json_t *properties)
+static void on_news(Monitor *monitor, const char *name, json_t *properties)
 {
 	json_t *known = json_object_get(monitor->tunnels, name);
 	g_autoptr(json_t) changed = json_object();
 
+	(void)json_object_del(properties, "Statistics");
 	if (!known) {
 		known = json_object();
 		(void)json_object_set_new(monitor->tunnels, name, known);
