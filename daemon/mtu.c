@@ -2,11 +2,13 @@
 #include "mtu.h"
 
 #include <linux/if_ether.h>
+#include <netinet/ip.h>
 
 /* The largest inner packet that needs no outer fragments. */
 static uint32_t unfragmented(const EcEncap *e, const EcWire *w, uint32_t path_mtu)
 {
-	uint32_t path = path_mtu ? path_mtu : EC_MTU_ETHERNET;
+	/* Of a path such as loopback's, with 65536, one IP packet cannot use all. */
+	uint32_t path = path_mtu ? MIN(path_mtu, IP_MAXPACKET) : EC_MTU_ETHERNET;
 	uint32_t overhead = e->overhead(w);
 
 	return path > overhead + EC_MTU_KERNEL_MIN ? path - overhead : EC_MTU_KERNEL_MIN;
