@@ -93,13 +93,9 @@ int ctl_export_ip(const CtlExport *e)
 {
 	const EcSettings *s = e->settings;
 
-	if (e->kind->fou) {
-		(void)fputs("modprobe fou\n", stdout);
-		(void)printf("ip fou add port %u ipproto 47%s", s->data_port, e->ipv6 ? " -6" : "");
-		if (s->local)
-			(void)printf(" local %s", s->local);
-		(void)fputc('\n', stdout);
-	}
+	if (e->kind->fou)
+		(void)printf("modprobe fou\nip fou add port %u ipproto 47%s\n", s->data_port,
+				e->ipv6 ? " -6" : "");
 	print_link(e);
 	print_bridge(e);
 	for (char **a = s->address; a && *a; a++)

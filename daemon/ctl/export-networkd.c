@@ -124,8 +124,6 @@ int ctl_export_networkd(const CtlExport *e)
 		print_file(s->interface, "-fou", "netdev");
 		(void)printf("[NetDev]\nName=fou%u\nKind=fou\n\n[FooOverUDP]\nPort=%u\nProtocol=gre\n",
 				s->data_port, s->data_port);
-		if (s->local)
-			(void)printf("Local=%s\n", s->local);
 	}
 	print_netdev(e);
 	print_network(e);
