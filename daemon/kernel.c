@@ -146,6 +146,9 @@ static int socket_open(int protocol, struct nl_sock **ret)
 		return r;
 	}
 	(void)fcntl(nl_socket_get_fd(sk), F_SETFD, FD_CLOEXEC);
+	/* One look at each answer instead of two; the kernel fills at most 32 KiB. */
+	nl_socket_disable_msg_peek(sk);
+	(void)nl_socket_set_msg_buf_size(sk, 32768);
 	(void)setsockopt(nl_socket_get_fd(sk), SOL_NETLINK, NETLINK_EXT_ACK, &on, sizeof(on));
 	(void)setsockopt(nl_socket_get_fd(sk), SOL_NETLINK, NETLINK_CAP_ACK, &on, sizeof(on));
 	*ret = sk;
@@ -157,6 +160,8 @@ int ec_kernel_new(const char *runtime_dir, EcKernel **ret)
 	g_autoptr(EcKernel) k = g_new0(EcKernel, 1);
 	int r = socket_open(NETLINK_ROUTE, &k->route);
 
+	/* The longest request is some 400 bytes; libnl would clear a page for each. */
+	nlmsg_set_default_size(1024);
 	if (r >= 0)
 		r = socket_open(NETLINK_GENERIC, &k->generic);
 	if (r < 0)
@@ -274,8 +279,8 @@ static int take_link(struct nlmsghdr *h, void *userdata)
 	return ec_link_parse(h, userdata);
 }
 
-static int link_get(
-		EcKernel *k, const char *name, int ifindex, EcLink *ret, sd_bus_error *ret_error)
+static int link_get(EcKernel *k, const char *name, int ifindex, uint32_t filter, EcLink *ret,
+		sd_bus_error *ret_error)
 {
 	struct ifinfomsg ifi = { .ifi_index = ifindex };
 	g_autoptr(EcMessage) msg = nlmsg_alloc_simple(RTM_GETLINK, NLM_F_REQUEST);
@@ -283,7 +288,8 @@ static int link_get(
 	Answer a = { .on_message = take_link, .userdata = &link };
 
 	if (!msg || nlmsg_append(msg, &ifi, sizeof(ifi), NLMSG_ALIGNTO) < 0 ||
-			(name && nla_put_string(msg, IFLA_IFNAME, name) < 0))
+			(name && nla_put_string(msg, IFLA_IFNAME, name) < 0) ||
+			nla_put_u32(msg, IFLA_EXT_MASK, filter) < 0)
 		return -ENOBUFS;
 	int r = exchange(k->route, msg, &a);
 	if (r == -ENODEV)
@@ -296,12 +302,17 @@ static int link_get(
 
 int ec_kernel_link_by_name(EcKernel *k, const char *name, EcLink *ret, sd_bus_error *ret_error)
 {
-	return link_get(k, name, 0, ret, ret_error);
+	return link_get(k, name, 0, RTEXT_FILTER_SKIP_STATS, ret, ret_error);
 }
 
 int ec_kernel_link_by_index(EcKernel *k, int ifindex, EcLink *ret, sd_bus_error *ret_error)
 {
-	return link_get(k, NULL, ifindex, ret, ret_error);
+	return link_get(k, NULL, ifindex, RTEXT_FILTER_SKIP_STATS, ret, ret_error);
+}
+
+int ec_kernel_link_counters(EcKernel *k, int ifindex, EcLink *ret)
+{
+	return link_get(k, NULL, ifindex, 0, ret, NULL);
 }
 
 static int collect_link(struct nlmsghdr *h, void *userdata)
@@ -324,8 +335,8 @@ static int dump_links(EcKernel *k, GArray *links, Answer *a)
 	return exchange(k->route, msg, a);
 }
 
-int ec_kernel_links(EcKernel *k, uint32_t group, void (*f)(const EcLink *link, void *userdata),
-		void *userdata, sd_bus_error *ret_error)
+int ec_kernel_links(EcKernel *k, void (*f)(const EcLink *link, void *userdata), void *userdata,
+		sd_bus_error *ret_error)
 {
 	g_autoptr(GArray) links = g_array_new(false, false, sizeof(EcLink));
 	int r, tries = 0;
@@ -335,15 +346,11 @@ int ec_kernel_links(EcKernel *k, uint32_t group, void (*f)(const EcLink *link, v
 	do {
 		g_array_set_size(links, 0);
 		r = dump_links(k, links, &a);
-	} while (r == -EINTR && ++tries < 20);
+	} while (r == -EINTR && ++tries < 3);
 	if (r < 0)
 		return fail(r, &a, ret_error, "cannot list the interfaces");
-	for (guint i = 0; i < links->len; i++) {
-		const EcLink *link = &g_array_index(links, EcLink, i);
-
-		if (!group || link->group == group)
-			f(link, userdata);
-	}
+	for (guint i = 0; i < links->len; i++)
+		f(&g_array_index(links, EcLink, i), userdata);
 	return 0;
 }
 

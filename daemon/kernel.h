@@ -54,12 +54,14 @@ int ec_kernel_new(const char *runtime_dir, EcKernel **ret);
 EcKernel *ec_kernel_free(EcKernel *k);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(EcKernel, ec_kernel_free)
 
-/* 1 and *ret, 0 when there is no such link, or -errno. */
+/* 1 and *ret, 0 when there is no such link, or -errno. Counters are zero. */
 int ec_kernel_link_by_name(EcKernel *k, const char *name, EcLink *ret, sd_bus_error *ret_error);
 int ec_kernel_link_by_index(EcKernel *k, int ifindex, EcLink *ret, sd_bus_error *ret_error);
-/* Calls f for each link of the namespace; with group != 0 only those in that group. */
-int ec_kernel_links(EcKernel *k, uint32_t group, void (*f)(const EcLink *link, void *userdata),
-		void *userdata, sd_bus_error *ret_error);
+/* The same with the counters. */
+int ec_kernel_link_counters(EcKernel *k, int ifindex, EcLink *ret);
+/* Calls f for each link of the namespace. -EINTR when links came and went all the while. */
+int ec_kernel_links(EcKernel *k, void (*f)(const EcLink *link, void *userdata), void *userdata,
+		sd_bus_error *ret_error);
 
 /* What one RTM_NEWLINK changes: unset members are left as they are. */
 typedef struct EcLinkChange {

@@ -90,8 +90,10 @@ static void on_link(EcManager *m, const EcLink *link, bool gone)
 	GHashTableIter i;
 
 	if (own) {
-		if (gone || !is_as_left(own, link))
-			ec_manager_mark(m, own);
+		/* Of the echoes of one request only the last shows it done. */
+		own->suspect = gone || !is_as_left(own, link);
+		if (own->suspect)
+			schedule(m);
 		return;
 	}
 	bool tagged = g_str_has_prefix(link->alias, EC_ALIAS_PREFIX) ||
@@ -166,10 +168,16 @@ void ec_manager_sweep(EcManager *m)
 	g_auto(sd_bus_error) error = SD_BUS_ERROR_NULL;
 
 	m->sweep = false;
+	g_hash_table_remove_all(m->strangers);
 	if (m->lock_fd < 0)
 		return;
-	if (ec_kernel_links(m->kernel, 0, sweep_link, m, &error) < 0)
+	int r = ec_kernel_links(m->kernel, sweep_link, m, &error);
+	if (r == -EINTR) { /* interfaces come and go too fast to be listed: later */
+		m->sweep = true;
+		schedule(m);
+	} else if (r < 0) {
 		ec_log(LOG_WARNING, "%s", error.message);
+	}
 }
 
 /* The abstract socket belongs to the network namespace and dies with its holder. */
@@ -198,11 +206,11 @@ static int on_work(sd_event_source *s, uint64_t usec, void *userdata)
 	EcTunnel *t;
 
 	m->worked_usec = now_usec(m);
-	if (m->sweep)
+	if (m->sweep || g_hash_table_size(m->strangers) > 0)
 		ec_manager_sweep(m);
 	g_hash_table_iter_init(&i, m->tunnels);
 	while (g_hash_table_iter_next(&i, NULL, (gpointer *)&t)) {
-		if (t->dirty)
+		if (t->dirty || t->suspect)
 			ec_tunnel_refresh(t);
 	}
 	return 0;
@@ -214,13 +222,29 @@ void ec_manager_doom(EcManager *m, int ifindex)
 	(void)sd_event_source_set_enabled(m->flush, SD_EVENT_ONESHOT);
 }
 
+/* Then all interfaces of our group are doomed, and need not be told from others. */
+static bool nothing_is_wanted(EcManager *m)
+{
+	GHashTableIter i;
+	EcTunnel *t;
+
+	g_hash_table_iter_init(&i, m->tunnels);
+	while (g_hash_table_iter_next(&i, NULL, (gpointer *)&t)) {
+		if (t->wanted)
+			return false;
+	}
+	return m->lock_fd >= 0;
+}
+
 void ec_manager_flush(EcManager *m)
 {
 	g_auto(sd_bus_error) error = SD_BUS_ERROR_NULL;
 	int r = 0;
 
 	(void)sd_event_source_set_enabled(m->flush, SD_EVENT_OFF);
-	if (m->doomed->len == 1) {
+	if (m->doomed->len > 1 && nothing_is_wanted(m)) {
+		r = ec_kernel_link_delete_group(m->kernel, EC_LINK_GROUP, &error);
+	} else if (m->doomed->len == 1) {
 		r = ec_kernel_link_delete(m->kernel, g_array_index(m->doomed, int, 0), &error);
 	} else if (m->doomed->len > 1) {
 		for (guint i = 0; i < m->doomed->len; i++) {
@@ -298,11 +322,11 @@ EcTunnel *ec_manager_twin(EcManager *m, const EcTunnel *t, const EcEncap *encap,
 	return NULL;
 }
 
-static void forget(EcManager *m, EcTunnel *t)
+static void withdraw(EcManager *m, EcTunnel *t)
 {
 	if (t->announced && m->observer.removed)
 		m->observer.removed(t, m->observer.userdata);
-	g_hash_table_remove(m->tunnels, ec_tunnel_name(t));
+	t->announced = false;
 }
 
 /* The key goes to the key store, and out of memory. */
@@ -386,11 +410,13 @@ int ec_manager_add(EcManager *m, EcSettings *settings, EcOrigin origin, bool act
 	bool saved = r >= 0;
 	if (r >= 0 && activate)
 		r = ec_tunnel_activate(t, ret_error);
+	else if (r >= 0)
+		ec_tunnel_record(t);
 	if (r < 0) {
-		ec_tunnel_deactivate(t);
+		ec_tunnel_drop(t);
 		if (saved)
 			(void)ec_store_remove(m->store, ec_tunnel_name(t), origin, NULL);
-		forget(m, t);
+		g_hash_table_remove(m->tunnels, ec_tunnel_name(t));
 		return r;
 	}
 	announce(m, t);
@@ -428,11 +454,9 @@ int ec_manager_remove(EcManager *m, EcTunnel *t, sd_bus_error *ret_error)
 
 	if (r < 0)
 		return r;
-	g_autofree char *name = g_strdup(ec_tunnel_name(t));
-	ec_tunnel_deactivate(t);
-	/* Deactivation wrote a record of its own. */
-	(void)ec_store_remove(m->store, name, t->origin, NULL);
-	forget(m, t);
+	withdraw(m, t);
+	ec_tunnel_drop(t);
+	g_hash_table_remove(m->tunnels, ec_tunnel_name(t));
 	return 0;
 }
 
@@ -543,6 +567,7 @@ int ec_manager_new(sd_event *event, sd_bus *bus, const EcConfig *config, EcManag
 	m->underlays = g_hash_table_new(g_str_hash, g_str_equal);
 	m->doomed = g_array_new(false, false, sizeof(int));
 	m->capabilities = g_hash_table_new(NULL, NULL);
+	m->strangers = g_hash_table_new(NULL, NULL);
 	int r = ec_store_new(config->config_dir, config->state_dir, config->runtime_dir,
 			config->vendor_dir, &m->store, ret_error);
 	if (r >= 0)
@@ -567,6 +592,7 @@ EcManager *ec_manager_free(EcManager *m)
 	g_hash_table_unref(m->underlays);
 	g_array_unref(m->doomed);
 	g_hash_table_unref(m->capabilities);
+	g_hash_table_unref(m->strangers);
 	g_strfreev(m->capability_words);
 	(void)sd_event_source_disable_unref(m->work);
 	(void)sd_event_source_disable_unref(m->flush);

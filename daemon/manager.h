@@ -35,7 +35,8 @@ struct EcManager {
 	GHashTable *underlays;  /* setting -> EcUnderlay */
 	uint8_t seed[32];
 
-	bool sweep;  /* look for interfaces that nobody wants */
+	bool sweep;            /* look at every interface */
+	GHashTable *strangers; /* tagged interfaces that no tunnel knows: a reason to sweep */
 	int lock_fd; /* held by the one daemon of a network namespace that may sweep; -1 */
 	uint64_t worked_usec;
 	sd_event_source *work;    /* timer: dirty tunnels, sweep */

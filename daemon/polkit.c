@@ -6,50 +6,71 @@
 /*
  * DOC: Theory of operation
  *
- * A request goes through: a match on the sender leaving the bus; GetConnectionUnixUser, sent after
- * the match, so that a sender who left before the match was in place fails here; for uid 0 the
- * verdict; for everybody else CheckAuthorization per action with the sender's unique name as
- * subject (never a pid or uid, which could be somebody else's by the time polkit looks:
- * CVE-2021-3560). Whatever is not a clear yes is a no.
+ * A caller is looked up once: first a match on it leaving the bus, then GetConnectionUnixUser, so
+ * that one who left before the match was in place fails there. Its calls wait in order meanwhile
+ * and are answered in order. Unique names are never used twice, so that a name is root's is
+ * remembered.
  *
- * Unique names are never used twice, so that one is root's is remembered.
+ * For everybody but root each call then asks CheckAuthorization per action, with the caller's
+ * unique name as subject (never a pid or uid, which could be somebody else's by the time polkit
+ * looks: CVE-2021-3560). Whatever is not a clear yes is a no. A caller that leaves takes its calls
+ * with it.
  */
 
-#define PENDING_MAX 256
-#define PENDING_PER_SENDER_MAX 16
-#define ROOT_NAMES_MAX 256
+#define ASKING_MAX 256
+#define ASKING_PER_CALLER_MAX 16
+#define CALLERS_MAX 1024
 #define DIALOGUE_USEC (5 * 60 * 1000000ULL)
 
-typedef struct Request {
+typedef struct Caller {
 	EcPolkit *polkit;
-	sd_bus_message *call;
+	char *name; /* unique */
+	bool known, root;
+	sd_bus_slot *left;  /* match: it left */
+	sd_bus_slot *reply; /* GetConnectionUnixUser */
+	GPtrArray *calls;   /* Call, in the order they came */
+} Caller;
+
+typedef struct Call {
+	Caller *caller;
+	sd_bus_message *message;
 	const char *const *actions; /* those still to ask */
 	char *tunnel;
-	char *cancellation;
-	bool asking; /* polkit has the question */
+	char *cancellation; /* polkit's handle of our question; NULL before it is asked */
 	EcVerdict verdict;
 	void *userdata;
-	sd_bus_slot *left;  /* match: the sender left */
-	sd_bus_slot *reply; /* the call under way */
-} Request;
+	sd_bus_slot *reply;
+} Call;
 
 struct EcPolkit {
 	sd_bus *bus;
-	GPtrArray *pending; /* Request */
-	GHashTable *roots;  /* unique names of uid 0 */
+	GHashTable *callers; /* name -> Caller */
+	unsigned asking;     /* questions polkit has not answered */
 	unsigned serial;
 };
 
-static void free_request(gpointer data)
+static void free_call(gpointer data)
 {
-	Request *q = data;
+	Call *c = data;
 
-	(void)sd_bus_slot_unref(q->left);
-	(void)sd_bus_slot_unref(q->reply);
-	(void)sd_bus_message_unref(q->call);
-	g_free(q->tunnel);
-	g_free(q->cancellation);
-	g_free(q);
+	if (c->cancellation)
+		c->caller->polkit->asking--;
+	(void)sd_bus_slot_unref(c->reply);
+	(void)sd_bus_message_unref(c->message);
+	g_free(c->tunnel);
+	g_free(c->cancellation);
+	g_free(c);
+}
+
+static void free_caller(gpointer data)
+{
+	Caller *w = data;
+
+	g_ptr_array_unref(w->calls);
+	(void)sd_bus_slot_unref(w->left);
+	(void)sd_bus_slot_unref(w->reply);
+	g_free(w->name);
+	g_free(w);
 }
 
 EcPolkit *ec_polkit_new(sd_bus *bus)
@@ -57,8 +78,7 @@ EcPolkit *ec_polkit_new(sd_bus *bus)
 	EcPolkit *p = g_new0(EcPolkit, 1);
 
 	p->bus = bus;
-	p->pending = g_ptr_array_new_with_free_func(free_request);
-	p->roots = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+	p->callers = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, free_caller);
 	return p;
 }
 
@@ -66,189 +86,248 @@ EcPolkit *ec_polkit_free(EcPolkit *p)
 {
 	if (!p)
 		return NULL;
-	g_ptr_array_unref(p->pending);
-	g_hash_table_unref(p->roots);
+	g_hash_table_unref(p->callers);
 	g_free(p);
 	return NULL;
 }
 
 bool ec_polkit_is_idle(const EcPolkit *p)
 {
-	return p->pending->len == 0;
+	GHashTableIter i;
+	Caller *w;
+
+	g_hash_table_iter_init(&i, p->callers);
+	while (g_hash_table_iter_next(&i, NULL, (gpointer *)&w)) {
+		if (w->calls->len > 0)
+			return false;
+	}
+	return true;
 }
 
-/* Ends the request; the callback runs after it is off the list, so it may ask again. */
-static void conclude(Request *q, bool allowed, sd_bus_error *error)
+/* A caller that is not root's is forgotten with its last call. */
+static void release(Caller *w)
 {
+	if (w->known && !w->root && w->calls->len == 0)
+		g_hash_table_remove(w->polkit->callers, w->name);
+}
+
+/* The call is off the list before the callback runs, which may ask again. */
+static void conclude(Call *c, bool allowed, sd_bus_error *error)
+{
+	Caller *w = c->caller;
 	guint i;
 
-	if (!g_ptr_array_find(q->polkit->pending, q, &i))
-		return;
-	(void)g_ptr_array_steal_index_fast(q->polkit->pending, i);
-	q->verdict(q->call, allowed, error, q->userdata);
-	free_request(q);
+	if (g_ptr_array_find(w->calls, c, &i))
+		(void)g_ptr_array_steal_index(w->calls, i);
+	c->verdict(c->message, allowed, error, c->userdata);
+	free_call(c);
+	release(w);
 }
 
-static void refuse(Request *q, const char *why)
+static void refuse(Call *c, const char *name, const char *why)
 {
 	g_auto(sd_bus_error) error = SD_BUS_ERROR_NULL;
 
-	(void)ec_error(&error, EC_ERROR_NOT_AUTHORIZED, "%s", why);
-	conclude(q, false, &error);
+	(void)ec_error(&error, name, "%s", why);
+	conclude(c, false, &error);
 }
 
 static int on_left(sd_bus_message *m, void *userdata, sd_bus_error *ret_error)
 {
-	Request *q = userdata;
+	Caller *w = userdata;
 	const char *name, *old_owner, *new_owner;
 
 	if (sd_bus_message_read(m, "sss", &name, &old_owner, &new_owner) < 0 || *new_owner)
 		return 0;
-	if (q->asking)
-		(void)sd_bus_call_method_async(q->polkit->bus, NULL, "org.freedesktop.PolicyKit1",
-				"/org/freedesktop/PolicyKit1/Authority",
-				"org.freedesktop.PolicyKit1.Authority", "CancelCheckAuthorization",
-				NULL, NULL, "s", q->cancellation);
-	g_ptr_array_remove_fast(q->polkit->pending, q);
+	for (guint i = 0; i < w->calls->len; i++) {
+		const Call *c = g_ptr_array_index(w->calls, i);
+
+		if (c->cancellation)
+			(void)sd_bus_call_method_async(w->polkit->bus, NULL,
+					"org.freedesktop.PolicyKit1",
+					"/org/freedesktop/PolicyKit1/Authority",
+					"org.freedesktop.PolicyKit1.Authority",
+					"CancelCheckAuthorization", NULL, NULL, "s",
+					c->cancellation);
+	}
+	g_hash_table_remove(w->polkit->callers, w->name);
 	return 0;
 }
 
-static int ask_next(Request *q);
+static void ask_next(Call *c);
 
 static int on_checked(sd_bus_message *m, void *userdata, sd_bus_error *ret_error)
 {
-	Request *q = userdata;
+	Call *c = userdata;
 	int authorized = false, challenge = false;
 	const sd_bus_error *e = sd_bus_message_get_error(m);
 
 	if (e) {
 		g_autofree char *why = g_strdup_printf(
 				"polkit gave no answer, so the answer is no: %s", e->message);
-		refuse(q, why);
-	} else if (sd_bus_message_read(m, "(bba{ss})", &authorized, &challenge, 0) < 0 ||
-			!authorized) {
-		g_autofree char *why = g_strdup_printf("polkit does not allow %s%s", q->actions[0],
+		refuse(c, EC_ERROR_NOT_AUTHORIZED, why);
+	} else if (sd_bus_message_enter_container(m, 'r', "bba{ss}") < 0 ||
+			sd_bus_message_read(m, "bb", &authorized, &challenge) < 0 || !authorized) {
+		g_autofree char *why = g_strdup_printf("polkit does not allow %s%s", c->actions[0],
 				challenge ? " without authentication" : "");
-		refuse(q, why);
+		refuse(c, EC_ERROR_NOT_AUTHORIZED, why);
 	} else {
-		q->actions++;
-		(void)ask_next(q);
+		c->actions++;
+		ask_next(c);
 	}
 	return 0;
 }
 
-static int compose_check(Request *q, sd_bus_message **ret)
+static int compose_check(const Call *c, sd_bus_message **ret)
 {
 	g_autoptr(sd_bus_message) m = NULL;
-	bool interactive = sd_bus_message_get_allow_interactive_authorization(q->call) > 0;
-	int r = sd_bus_message_new_method_call(q->polkit->bus, &m, "org.freedesktop.PolicyKit1",
-			"/org/freedesktop/PolicyKit1/Authority",
+	bool interactive = sd_bus_message_get_allow_interactive_authorization(c->message) > 0;
+	int r = sd_bus_message_new_method_call(c->caller->polkit->bus, &m,
+			"org.freedesktop.PolicyKit1", "/org/freedesktop/PolicyKit1/Authority",
 			"org.freedesktop.PolicyKit1.Authority", "CheckAuthorization");
 
 	if (r >= 0)
 		r = sd_bus_message_append(m, "(sa{sv})s", "system-bus-name", 1, "name", "s",
-				sd_bus_message_get_sender(q->call), q->actions[0]);
-	if (r >= 0 && q->tunnel)
-		r = sd_bus_message_append(m, "a{ss}", 1, "tunnel", q->tunnel);
+				c->caller->name, c->actions[0]);
+	if (r >= 0 && c->tunnel)
+		r = sd_bus_message_append(m, "a{ss}", 1, "tunnel", c->tunnel);
 	else if (r >= 0)
 		r = sd_bus_message_append(m, "a{ss}", 0);
 	if (r >= 0)
-		r = sd_bus_message_append(m, "us", interactive ? 1 : 0, q->cancellation);
+		r = sd_bus_message_append(m, "us", interactive ? 1U : 0U, c->cancellation);
 	if (r >= 0)
 		*ret = g_steal_pointer(&m);
 	return r;
 }
 
-static int ask_next(Request *q)
+static bool too_many(const Caller *w)
 {
+	unsigned n = 0;
+
+	for (guint i = 0; i < w->calls->len; i++)
+		n += ((const Call *)g_ptr_array_index(w->calls, i))->cancellation != NULL;
+	return n >= ASKING_PER_CALLER_MAX || w->polkit->asking >= ASKING_MAX;
+}
+
+static void ask_next(Call *c)
+{
+	EcPolkit *p = c->caller->polkit;
 	g_autoptr(sd_bus_message) m = NULL;
 
-	if (!q->actions[0]) {
-		conclude(q, true, NULL);
-		return 0;
+	if (!c->actions[0]) {
+		conclude(c, true, NULL);
+		return;
 	}
-	q->reply = sd_bus_slot_unref(q->reply);
-	int r = compose_check(q, &m);
+	if (!c->cancellation && too_many(c->caller)) {
+		refuse(c, EC_ERROR_LIMIT_EXCEEDED,
+				"too many calls wait for authorisation; wait for their answers");
+		return;
+	}
+	if (!c->cancellation) {
+		c->cancellation = g_strdup_printf("ethercord-%u", p->serial++);
+		p->asking++;
+	}
+	c->reply = sd_bus_slot_unref(c->reply);
+	int r = compose_check(c, &m);
 	if (r >= 0)
-		r = sd_bus_call_async(q->polkit->bus, &q->reply, m, on_checked, q, DIALOGUE_USEC);
-	q->asking = r >= 0;
+		r = sd_bus_call_async(p->bus, &c->reply, m, on_checked, c, DIALOGUE_USEC);
 	if (r < 0)
-		refuse(q, "polkit cannot be asked, so the answer is no");
-	return r;
+		refuse(c, EC_ERROR_NOT_AUTHORIZED, "polkit cannot be asked, so the answer is no");
+}
+
+static void begin(Call *c)
+{
+	if (c->caller->root)
+		conclude(c, true, NULL);
+	else
+		ask_next(c);
 }
 
 static int on_user(sd_bus_message *m, void *userdata, sd_bus_error *ret_error)
 {
-	Request *q = userdata;
-	EcPolkit *p = q->polkit;
+	Caller *w = userdata;
+	g_autoptr(GPtrArray) waiting = g_ptr_array_new();
 	uint32_t uid;
 
 	if (sd_bus_message_get_error(m) || sd_bus_message_read(m, "u", &uid) < 0) {
-		refuse(q, "the caller is not on the bus any more");
-	} else if (uid == 0) {
-		if (g_hash_table_size(p->roots) >= ROOT_NAMES_MAX)
-			g_hash_table_remove_all(p->roots);
-		g_hash_table_add(p->roots, g_strdup(sd_bus_message_get_sender(q->call)));
-		conclude(q, true, NULL);
-	} else {
-		(void)ask_next(q);
+		/* It is gone, and so is whom to answer. */
+		g_hash_table_remove(w->polkit->callers, w->name);
+		return 0;
 	}
+	w->known = true;
+	w->root = uid == 0;
+	if (w->root)
+		w->left = sd_bus_slot_unref(w->left);
+	for (guint i = 0; i < w->calls->len; i++)
+		g_ptr_array_add(waiting, g_ptr_array_index(w->calls, i));
+	for (guint i = 0; i < waiting->len; i++)
+		begin(g_ptr_array_index(waiting, i));
 	return 0;
 }
 
-static int begin(Request *q)
+static int look_up(Caller *w)
 {
-	const char *sender = sd_bus_message_get_sender(q->call);
 	g_autofree char *rule = g_strdup_printf(
 			"type='signal',sender='org.freedesktop.DBus',path='/org/freedesktop/DBus',"
 			"interface='org.freedesktop.DBus',member='NameOwnerChanged',arg0='%s'",
-			sender);
-	int r = sd_bus_add_match_async(q->polkit->bus, &q->left, rule, on_left, NULL, q);
+			w->name);
+	int r = sd_bus_add_match_async(w->polkit->bus, &w->left, rule, on_left, NULL, w);
 
 	if (r < 0)
 		return r;
-	return sd_bus_call_method_async(q->polkit->bus, &q->reply, "org.freedesktop.DBus",
+	return sd_bus_call_method_async(w->polkit->bus, &w->reply, "org.freedesktop.DBus",
 			"/org/freedesktop/DBus", "org.freedesktop.DBus", "GetConnectionUnixUser",
-			on_user, q, "s", sender);
+			on_user, w, "s", w->name);
 }
 
-static bool too_many(const EcPolkit *p, const char *sender)
+static gboolean is_idle_root(gpointer name, gpointer caller, gpointer userdata)
 {
-	unsigned n = 0;
+	const Caller *w = caller;
 
-	for (guint i = 0; i < p->pending->len; i++) {
-		const Request *q = g_ptr_array_index(p->pending, i);
-
-		n += g_str_equal(sd_bus_message_get_sender(q->call), sender);
-	}
-	return n >= PENDING_PER_SENDER_MAX || p->pending->len >= PENDING_MAX;
+	return w->root && w->calls->len == 0;
 }
 
-void ec_polkit_ask(EcPolkit *p, sd_bus_message *call, const char *const *actions,
+/* NULL when the bus cannot be asked. */
+static Caller *caller_of(EcPolkit *p, const char *name)
+{
+	Caller *w = g_hash_table_lookup(p->callers, name);
+
+	if (w)
+		return w;
+	if (g_hash_table_size(p->callers) >= CALLERS_MAX)
+		(void)g_hash_table_foreach_remove(p->callers, is_idle_root, NULL);
+	w = g_new0(Caller, 1);
+	w->polkit = p;
+	w->name = g_strdup(name);
+	w->calls = g_ptr_array_new_with_free_func(free_call);
+	if (look_up(w) < 0) {
+		free_caller(w);
+		return NULL;
+	}
+	g_hash_table_insert(p->callers, w->name, w);
+	return w;
+}
+
+void ec_polkit_ask(EcPolkit *p, sd_bus_message *message, const char *const *actions,
 		const char *tunnel, EcVerdict verdict, void *userdata)
 {
 	g_auto(sd_bus_error) error = SD_BUS_ERROR_NULL;
-	const char *sender = sd_bus_message_get_sender(call);
+	Caller *w = caller_of(p, sd_bus_message_get_sender(message));
 
-	if (g_hash_table_contains(p->roots, sender)) {
-		verdict(call, true, NULL, userdata);
+	if (!w) {
+		(void)ec_error(&error, EC_ERROR_NOT_AUTHORIZED,
+				"the bus cannot be asked who calls, so the answer is no");
+		verdict(message, false, &error, userdata);
 		return;
 	}
-	if (too_many(p, sender)) {
-		(void)ec_error(&error, EC_ERROR_LIMIT_EXCEEDED,
-				"too many calls wait for authorisation; wait for their answers");
-		verdict(call, false, &error, userdata);
-		return;
-	}
-	Request *q = g_new0(Request, 1);
-	q->polkit = p;
-	q->call = sd_bus_message_ref(call);
-	q->actions = actions;
-	q->tunnel = g_strdup(tunnel);
-	q->cancellation = g_strdup_printf("ethercord-%u", p->serial++);
-	q->verdict = verdict;
-	q->userdata = userdata;
-	g_ptr_array_add(p->pending, q);
-	if (begin(q) < 0)
-		refuse(q, "the bus cannot be asked who calls, so the answer is no");
+	Call *c = g_new0(Call, 1);
+	c->caller = w;
+	c->message = sd_bus_message_ref(message);
+	c->actions = actions;
+	c->tunnel = g_strdup(tunnel);
+	c->verdict = verdict;
+	c->userdata = userdata;
+	g_ptr_array_add(w->calls, c);
+	if (w->known)
+		begin(c);
 }

@@ -476,8 +476,7 @@ static int join_bridge(EcTunnel *t, EcLink *ret, sd_bus_error *ret_error)
 	r = ec_bridge_attach(kernel_of(t), t->settings, ret, &t->path, ret_error);
 	if (r > 0) {
 		t->attached = true;
-		ec_store_set_record(t->manager->store, ec_tunnel_name(t),
-				(EcRecord){ .wanted = true, .attached = true });
+		ec_tunnel_record(t);
 	}
 	return r;
 }
@@ -508,8 +507,8 @@ void ec_reconcile_undo(EcTunnel *t)
 	const EcSettings *s = t->settings;
 	g_auto(EcLink) link = { 0 };
 
-	if (find_link(t, &link, NULL) > 0)
-		ec_manager_doom(t->manager, link.ifindex);
+	if (t->ifindex || find_link(t, &link, NULL) > 0)
+		ec_manager_doom(t->manager, t->ifindex ? t->ifindex : link.ifindex);
 	set_ifindex(t, 0);
 	give_back_encap(t);
 	if (t->attached)

@@ -273,8 +273,24 @@ static int write_file(const char *path, const char *text, GFileSetContentsFlags 
 	return -EIO;
 }
 
+/* In the runtime directory: whole or not at all, but nothing there outlives a power cut, so nothing
+ * is waited for. */
+static int write_quickly(const char *path, const char *text, sd_bus_error *ret_error)
+{
+	g_autofree char *temporary = g_strconcat(path, ".new", NULL);
+	int r = write_file(temporary, text, G_FILE_SET_CONTENTS_NONE, 0644, ret_error);
+
+	if (r >= 0 && g_rename(temporary, path) < 0) {
+		r = -errno;
+		(void)ec_error(ret_error, SD_BUS_ERROR_FAILED, "cannot write %s: %s", path,
+				g_strerror(-r));
+	}
+	return r;
+}
+
 static void set_keys(GKeyFile *f, const EcSettings *settings)
 {
+	bool anew = !g_key_file_has_group(f, GROUP);
 	size_t n;
 	const EcSetting *table = ec_settings_table(&n);
 
@@ -285,7 +301,7 @@ static void set_keys(GKeyFile *f, const EcSettings *settings)
 				!(table[i].flags & EC_SETTING_SECRET)) {
 			g_autofree char *text = ec_settings_text(settings, &table[i]);
 			g_key_file_set_value(f, GROUP, table[i].key, text);
-		} else {
+		} else if (!anew) {
 			(void)g_key_file_remove_key(f, GROUP, table[i].key, NULL);
 		}
 	}
@@ -306,9 +322,9 @@ int ec_store_save(EcStore *s, const EcSettings *settings, EcOrigin origin, sd_bu
 	set_keys(f, settings);
 	g_autofree char *text = g_key_file_to_data(f, NULL, NULL);
 	/* An empty group would not be written, and a keyfile needs one. */
-	bool empty = !g_key_file_has_group(f, GROUP);
-	return write_file(path, empty ? "[" GROUP "]\n" : text,
-			durable ? DURABLE : G_FILE_SET_CONTENTS_CONSISTENT, 0644, ret_error);
+	const char *content = g_key_file_has_group(f, GROUP) ? text : "[" GROUP "]\n";
+	return durable ? write_file(path, content, DURABLE, 0644, ret_error)
+		       : write_quickly(path, content, ret_error);
 }
 
 static void sync_directory(const char *path)
@@ -374,7 +390,10 @@ void ec_store_set_record(EcStore *s, const char *name, EcRecord record)
 	g_autofree char *text = g_strdup_printf("%s%s\n", record.wanted ? "up" : "down",
 			record.attached ? " attached" : "");
 
-	(void)write_file(path, text, G_FILE_SET_CONTENTS_CONSISTENT, 0644, NULL);
+	if (record.known)
+		(void)write_quickly(path, text, NULL);
+	else
+		(void)unlink(path);
 }
 
 void ec_store_machine_seed(EcStore *s, uint8_t ret[static 32])

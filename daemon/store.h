@@ -51,6 +51,7 @@ int ec_store_remove(EcStore *s, const char *name, EcOrigin origin, sd_bus_error 
 int ec_store_set_key(EcStore *s, const char *name, const char *key, sd_bus_error *ret_error);
 
 EcRecord ec_store_get_record(EcStore *s, const char *name);
+/* With known false the record is removed. */
 void ec_store_set_record(EcStore *s, const char *name, EcRecord record);
 
 /* 32 bytes that no other machine and no other installation has, for derived MAC addresses. */

@@ -105,40 +105,34 @@ static const struct {
 	{ EC_PROPERTY_FIDELITY, { "Fidelity" } },
 };
 
-/* All text properties have one getter: the property's name says which. */
-static const char *text_of(const EcTunnel *t, const char *property, char *buffer)
-{
-	const struct {
-		const char *property, *text;
-	} row[] = {
-		{ "Name", ec_tunnel_name(t) },
-		{ "Mode", ec_settings_word("mode", t->settings->mode) },
-		{ "State", ec_state_to_string(t->state) },
-		{ "Interface", t->ifname },
-		{ "Bridge", t->settings->bridge },
-		{ "Encapsulation", t->encap ? t->encap->name : "" },
-		{ "DataPlane", t->encap ? "kernel" : "" },
-		{ "Fidelity", ec_settings_word("fidelity", t->settings->fidelity) },
-		{ "Role", "static" },
-	};
-
-	for (size_t i = 0; i < EC_ELEMENTS(row); i++) {
-		if (g_str_equal(row[i].property, property))
-			return row[i].text ? row[i].text : "";
+#define TEXT_GETTER(name, expression)                                                              \
+	static int get_##name(sd_bus *bus, const char *path, const char *interface,                \
+			const char *property, sd_bus_message *reply, void *userdata,               \
+			sd_bus_error *ret_error)                                                   \
+	{                                                                                          \
+		const EcTunnel *t = userdata;                                                      \
+		const char *text = expression;                                                     \
+                                                                                                   \
+		return sd_bus_message_append_basic(reply, 's', text ? text : "");                  \
 	}
-	if (g_str_equal(property, "Local"))
-		return ec_address_to_string(&t->path.local, buffer);
-	if (g_str_equal(property, "Remote"))
-		return ec_address_to_string(&t->remote, buffer);
-	return ""; /* Peer: with static control nobody gives a name */
-}
 
-static int get_text(sd_bus *bus, const char *path, const char *interface, const char *property,
+TEXT_GETTER(name, ec_tunnel_name(t))
+TEXT_GETTER(mode, ec_settings_word("mode", t->settings->mode))
+TEXT_GETTER(state, ec_state_to_string(t->state))
+TEXT_GETTER(interface, t->ifname)
+TEXT_GETTER(bridge, t->settings->bridge)
+TEXT_GETTER(encapsulation, t->encap ? t->encap->name : NULL)
+TEXT_GETTER(data_plane, t->encap ? "kernel" : NULL)
+TEXT_GETTER(local, ec_address_to_string(&t->path.local, (char[INET6_ADDRSTRLEN]){ 0 }))
+TEXT_GETTER(remote, ec_address_to_string(&t->remote, (char[INET6_ADDRSTRLEN]){ 0 }))
+TEXT_GETTER(fidelity, ec_settings_word("fidelity", t->settings->fidelity))
+TEXT_GETTER(role, t->settings->control == EC_CONTROL_STATIC ? "static" : "dial")
+
+/* With static control nobody gives a name. */
+static int get_peer(sd_bus *bus, const char *path, const char *interface, const char *property,
 		sd_bus_message *reply, void *userdata, sd_bus_error *ret_error)
 {
-	char buffer[INET6_ADDRSTRLEN];
-
-	return sd_bus_message_append(reply, "s", text_of(userdata, property, buffer));
+	return sd_bus_message_append(reply, "s", "");
 }
 
 static int get_number(sd_bus *bus, const char *path, const char *interface, const char *property,
@@ -209,7 +203,7 @@ static int get_statistics(sd_bus *bus, const char *path, const char *interface,
 	g_auto(EcLink) link = { 0 };
 
 	if (t->ifindex)
-		(void)ec_kernel_link_by_index(t->manager->kernel, t->ifindex, &link, NULL);
+		(void)ec_kernel_link_counters(t->manager->kernel, t->ifindex, &link);
 	return sd_bus_message_append(reply, "a{st}", 6, "rx-packets", link.rx_packets, "rx-bytes",
 			link.rx_bytes, "rx-dropped", link.rx_dropped, "tx-packets", link.tx_packets,
 			"tx-bytes", link.tx_bytes, "tx-dropped", link.tx_dropped);
@@ -235,29 +229,29 @@ static const sd_bus_vtable vtable[] = {
 			SD_BUS_VTABLE_UNPRIVILEGED),
 	SD_BUS_METHOD_WITH_ARGS("SetKey", SD_BUS_ARGS("s", key), SD_BUS_NO_RESULT, on_method,
 			SD_BUS_VTABLE_UNPRIVILEGED),
-	SD_BUS_PROPERTY("Name", "s", get_text, 0, CONSTANT),
+	SD_BUS_PROPERTY("Name", "s", get_name, 0, CONSTANT),
 	SD_BUS_PROPERTY("Settings", "a{sv}", get_settings, 0, CHANGES),
-	SD_BUS_PROPERTY("Mode", "s", get_text, 0, CHANGES),
-	SD_BUS_PROPERTY("State", "s", get_text, 0, CHANGES),
+	SD_BUS_PROPERTY("Mode", "s", get_mode, 0, CHANGES),
+	SD_BUS_PROPERTY("State", "s", get_state, 0, CHANGES),
 	SD_BUS_PROPERTY("StateReason", "(ss)", get_reason, 0, CHANGES),
 	SD_BUS_PROPERTY("SinceUsec", "t", get_since, 0, CHANGES),
-	SD_BUS_PROPERTY("Interface", "s", get_text, 0, CHANGES),
+	SD_BUS_PROPERTY("Interface", "s", get_interface, 0, CHANGES),
 	SD_BUS_PROPERTY("Ifindex", "i", get_number, 0, CHANGES),
-	SD_BUS_PROPERTY("Bridge", "s", get_text, 0, CHANGES),
-	SD_BUS_PROPERTY("Encapsulation", "s", get_text, 0, CHANGES),
-	SD_BUS_PROPERTY("DataPlane", "s", get_text, 0, CHANGES),
-	SD_BUS_PROPERTY("Local", "s", get_text, 0, CHANGES),
-	SD_BUS_PROPERTY("Remote", "s", get_text, 0, CHANGES),
-	SD_BUS_PROPERTY("Peer", "s", get_text, 0, CHANGES),
+	SD_BUS_PROPERTY("Bridge", "s", get_bridge, 0, CHANGES),
+	SD_BUS_PROPERTY("Encapsulation", "s", get_encapsulation, 0, CHANGES),
+	SD_BUS_PROPERTY("DataPlane", "s", get_data_plane, 0, CHANGES),
+	SD_BUS_PROPERTY("Local", "s", get_local, 0, CHANGES),
+	SD_BUS_PROPERTY("Remote", "s", get_remote, 0, CHANGES),
+	SD_BUS_PROPERTY("Peer", "s", get_peer, 0, CHANGES),
 	SD_BUS_PROPERTY("Id", "u", get_number, 0, CHANGES),
 	SD_BUS_PROPERTY("Mtu", "u", get_number, 0, CHANGES),
 	SD_BUS_PROPERTY("LargestFrame", "u", get_number, 0, CHANGES),
 	SD_BUS_PROPERTY("Underlay", "o", get_object, 0, CHANGES),
 	SD_BUS_PROPERTY("Protected", "b", get_bool, 0, CHANGES),
-	SD_BUS_PROPERTY("Fidelity", "s", get_text, 0, CHANGES),
+	SD_BUS_PROPERTY("Fidelity", "s", get_fidelity, 0, CHANGES),
 	SD_BUS_PROPERTY("Guard", "as", get_guard, 0, CHANGES),
 	SD_BUS_PROPERTY("Persistent", "b", get_bool, 0, CHANGES),
-	SD_BUS_PROPERTY("Role", "s", get_text, 0, CONSTANT),
+	SD_BUS_PROPERTY("Role", "s", get_role, 0, CONSTANT),
 	SD_BUS_PROPERTY("Listener", "o", get_object, 0, CONSTANT),
 	SD_BUS_PROPERTY("Statistics", "a{st}", get_statistics, 0, 0),
 	SD_BUS_VTABLE_END,

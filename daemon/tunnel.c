@@ -76,6 +76,17 @@ void ec_tunnel_touch(EcTunnel *t, unsigned properties)
 	t->changed |= properties;
 }
 
+/* A tunnel that does what autostart says needs no record. */
+void ec_tunnel_record(const EcTunnel *t)
+{
+	ec_store_set_record(t->manager->store, ec_tunnel_name(t),
+			(EcRecord){
+					.known = t->attached || t->wanted != t->settings->autostart,
+					.wanted = t->wanted,
+					.attached = t->attached,
+			});
+}
+
 static void signal_changes(EcTunnel *t)
 {
 	const EcManagerObserver *o = &t->manager->observer;
@@ -250,7 +261,6 @@ static void run(EcTunnel *t, sd_bus_error *ret_error)
 {
 	int r = check_supported(t->settings, ret_error);
 
-	t->dirty = false;
 	if (r >= 0)
 		r = take_underlay(t, ret_error);
 	if (r >= 0)
@@ -262,12 +272,6 @@ static void run(EcTunnel *t, sd_bus_error *ret_error)
 	else
 		set_state(t, r == 0 ? EC_STATE_WAITING : EC_STATE_FAILED, ec_error_token(ret_error),
 				ret_error->message ? ret_error->message : g_strerror(-r));
-}
-
-static void record(const EcTunnel *t)
-{
-	ec_store_set_record(t->manager->store, ec_tunnel_name(t),
-			(EcRecord){ .wanted = t->wanted, .attached = t->attached });
 }
 
 /* The caller's copy of an error that also became a reason. */
@@ -288,25 +292,30 @@ int ec_tunnel_activate(EcTunnel *t, sd_bus_error *ret_error)
 	ec_manager_flush(t->manager);
 	if (!t->wanted) {
 		t->wanted = true;
-		record(t);
+		ec_tunnel_record(t);
 	}
 	run(t, &error);
 	signal_changes(t);
 	return pass_on(t, &error, ret_error);
 }
 
-void ec_tunnel_deactivate(EcTunnel *t)
+void ec_tunnel_drop(EcTunnel *t)
 {
 	if (!t->wanted)
 		return;
-	t->wanted = t->dirty = false;
+	t->wanted = false;
 	ec_reconcile_undo(t);
 	forget_remote(t);
 	if (t->underlay)
 		ec_manager_release_underlay(t->manager, t->underlay);
 	t->underlay = NULL;
-	record(t);
 	set_state(t, EC_STATE_DOWN, "", "");
+}
+
+void ec_tunnel_deactivate(EcTunnel *t)
+{
+	ec_tunnel_drop(t);
+	ec_tunnel_record(t);
 	signal_changes(t);
 }
 
@@ -314,9 +323,9 @@ void ec_tunnel_refresh(EcTunnel *t)
 {
 	g_auto(sd_bus_error) error = SD_BUS_ERROR_NULL;
 
+	t->dirty = t->suspect = false;
 	if (t->wanted)
 		run(t, &error);
-	t->dirty = false;
 	signal_changes(t);
 }
 

@@ -69,6 +69,7 @@ typedef struct EcTunnel {
 	bool wanted;         /* Activate was last, not Deactivate */
 	bool attached;       /* `attach` was put in the bridge by us */
 	bool dirty;          /* to be reconciled in the manager's next round */
+	bool suspect;        /* the same, by the last event about its interface */
 	bool announced;      /* the bus knows the object: changes are signalled */
 	unsigned changed;    /* EcProperty bits not signalled yet */
 
@@ -104,10 +105,14 @@ char *ec_tunnel_alias(const EcTunnel *t);
 int ec_tunnel_activate(EcTunnel *t, sd_bus_error *ret_error);
 /* Cannot fail. The interface is gone after the manager's next flush. */
 void ec_tunnel_deactivate(EcTunnel *t);
+/* The same without a record or a signal, for a tunnel that is being forgotten. */
+void ec_tunnel_drop(EcTunnel *t);
 /* Takes new, verified settings over and applies them to a running tunnel in place where the kernel
  * allows. On failure everything is as before. */
 int ec_tunnel_update(EcTunnel *t, EcSettings *settings, sd_bus_error *ret_error);
 /* Compares with the kernel and mends. */
 void ec_tunnel_refresh(EcTunnel *t);
+/* Notes for the next start of the daemon whether the tunnel is wanted. */
+void ec_tunnel_record(const EcTunnel *t);
 /* Adds bits of properties to be signalled. */
 void ec_tunnel_touch(EcTunnel *t, unsigned properties);
