@@ -48,19 +48,43 @@ int ec_manager_bus_add_tunnel(EcBus *b, sd_bus_message *call, sd_bus_error *ret_
 	return sd_bus_reply_method_return(call, "o", path);
 }
 
+static EcTunnel *find_tunnel(EcBus *b, const char *name, sd_bus_error *ret_error)
+{
+	EcTunnel *t = ec_manager_find(b->manager, name);
+
+	if (!t)
+		(void)ec_error(ret_error, EC_ERROR_NO_SUCH_TUNNEL, "there is no tunnel '%.64s'",
+				ec_text_is_clean(name) ? name : "?");
+	return t;
+}
+
 int ec_manager_bus_get_tunnel(EcBus *b, sd_bus_message *call, sd_bus_error *ret_error)
 {
 	const char *name;
 	int r = sd_bus_message_read_basic(call, 's', &name);
-	EcTunnel *t = r < 0 ? NULL : ec_manager_find(b->manager, name);
+	EcTunnel *t = r < 0 ? NULL : find_tunnel(b, name, ret_error);
 
-	if (r < 0)
-		return r;
 	if (!t)
-		return ec_error(ret_error, EC_ERROR_NO_SUCH_TUNNEL, "there is no tunnel '%.64s'",
-				ec_text_is_clean(name) ? name : "?");
+		return r < 0 ? r : -ENOENT;
 	g_autofree char *path = ec_bus_tunnel_path(t);
 	return sd_bus_reply_method_return(call, "o", path);
+}
+
+/* All or, when one does not exist, none. */
+int ec_manager_bus_remove_tunnels(EcBus *b, sd_bus_message *call, sd_bus_error *ret_error)
+{
+	g_auto(GStrv) names = NULL;
+	int r = sd_bus_message_read_strv(call, &names);
+
+	for (char **n = names; r >= 0 && n && *n; n++)
+		r = find_tunnel(b, *n, ret_error) ? 0 : -ENOENT;
+	for (char **n = names; r >= 0 && n && *n; n++) {
+		EcTunnel *t = ec_manager_find(b->manager, *n);
+
+		if (t) /* unless the name was there twice */
+			r = ec_manager_remove(b->manager, t, ret_error);
+	}
+	return r < 0 ? r : ec_bus_reply_flushed(b, call);
 }
 
 int ec_manager_bus_reload(EcBus *b, sd_bus_message *call, sd_bus_error *ret_error)
@@ -115,6 +139,8 @@ static const sd_bus_vtable vtable[] = {
 	SD_BUS_METHOD_WITH_ARGS("AddTunnel", SD_BUS_ARGS("a{sv}", settings, "s", flags),
 			SD_BUS_RESULT("o", tunnel), ec_bus_method, SD_BUS_VTABLE_UNPRIVILEGED),
 	SD_BUS_METHOD_WITH_ARGS("GetTunnel", SD_BUS_ARGS("s", name), SD_BUS_RESULT("o", tunnel),
+			ec_bus_method, SD_BUS_VTABLE_UNPRIVILEGED),
+	SD_BUS_METHOD_WITH_ARGS("RemoveTunnels", SD_BUS_ARGS("as", names), SD_BUS_NO_RESULT,
 			ec_bus_method, SD_BUS_VTABLE_UNPRIVILEGED),
 	SD_BUS_METHOD_WITH_ARGS("Reload", SD_BUS_NO_ARGS, SD_BUS_NO_RESULT, ec_bus_method,
 			SD_BUS_VTABLE_UNPRIVILEGED),

@@ -375,8 +375,9 @@ static int insert(EcManager *m, EcSettings *settings, EcOrigin origin, EcTunnel 
 		(void)ec_settings_free(settings);
 		return r;
 	}
+	settings->cleared = 0; /* that was a word of the call, not of the tunnel */
 	*ret = ec_tunnel_new(m, settings, origin);
-	g_hash_table_insert(m->tunnels, (gpointer)ec_tunnel_name(*ret), *ret);
+	g_hash_table_insert(m->tunnels, g_strdup(ec_tunnel_name(*ret)), *ret);
 	return 0;
 }
 
@@ -437,15 +438,12 @@ int ec_manager_update(EcManager *m, EcTunnel *t, EcSettings *settings, sd_bus_er
 				"interface %s belongs to another tunnel already", to->interface);
 	if (r >= 0)
 		r = store_key(m, to, ret_error);
+	to->cleared = 0;
 	if (r < 0) {
 		(void)ec_settings_free(to);
 		return r;
 	}
-	/* The table's key is the name inside the settings that are about to go. */
-	(void)g_hash_table_steal(m->tunnels, ec_tunnel_name(t));
-	r = ec_tunnel_update(t, to, ret_error);
-	g_hash_table_insert(m->tunnels, (gpointer)ec_tunnel_name(t), t);
-	return r;
+	return ec_tunnel_update(t, to, ret_error);
 }
 
 int ec_manager_remove(EcManager *m, EcTunnel *t, sd_bus_error *ret_error)
@@ -562,7 +560,7 @@ int ec_manager_new(sd_event *event, sd_bus *bus, const EcConfig *config, EcManag
 	m->bus = sd_bus_ref(bus);
 	m->config = *config;
 	m->lock_fd = -1;
-	m->tunnels = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, free_tunnel);
+	m->tunnels = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, free_tunnel);
 	m->by_ifindex = g_hash_table_new(NULL, NULL);
 	m->underlays = g_hash_table_new(g_str_hash, g_str_equal);
 	m->doomed = g_array_new(false, false, sizeof(int));

@@ -469,6 +469,19 @@ static int unknown_key(const char *key, sd_bus_error *ret_error)
 			ec_text_is_clean(key) ? key : "?", keys->str);
 }
 
+/* Given, or back to the default. */
+static void mark(EcSettings *s, const EcSetting *row, bool given)
+{
+	if (given) {
+		s->given |= bit_of(row);
+		s->cleared &= ~bit_of(row);
+	} else {
+		set_fallback(s, row);
+		s->given &= ~bit_of(row);
+		s->cleared |= bit_of(row);
+	}
+}
+
 int ec_settings_parse(EcSettings *s, const char *key, const char *text, sd_bus_error *ret_error)
 {
 	const EcSetting *row = ec_setting_find(key);
@@ -478,12 +491,9 @@ int ec_settings_parse(EcSettings *s, const char *key, const char *text, sd_bus_e
 		return unknown_key(key, ret_error);
 	if (*text)
 		r = parse_row(s, row, text, ret_error);
-	else
-		set_fallback(s, row);
-	if (r < 0)
-		return r;
-	s->given |= bit_of(row);
-	return 0;
+	if (r >= 0)
+		mark(s, row, *text);
+	return MIN(r, 0);
 }
 
 /* Reads the content of an entered variant. Returns 1 when it takes the default back. */
@@ -541,6 +551,15 @@ static int read_entry(EcSettings *s, sd_bus_message *m, sd_bus_error *ret_error)
 	if (r < 0)
 		return r;
 	const char *wanted = ec_setting_signature(row);
+	if (type == 'v' && g_str_equal(contents, "s") && !g_str_equal(wanted, "s")) {
+		const char *text;
+
+		r = sd_bus_message_read(m, "v", "s", &text);
+		if (r >= 0 && !*text) {
+			mark(s, row, false);
+			return 0;
+		}
+	}
 	if (type != 'v' || !g_str_equal(contents, wanted))
 		return ec_error(ret_error, EC_ERROR_INVALID_SETTING,
 				"%s: allowed is D-Bus type '%s', not '%s'", key, wanted, contents);
@@ -550,12 +569,7 @@ static int read_entry(EcSettings *s, sd_bus_message *m, sd_bus_error *ret_error)
 	r = read_row(s, row, m, ret_error);
 	if (r < 0)
 		return r;
-	if (r > 0) {
-		set_fallback(s, row);
-		s->given &= ~bit_of(row);
-	} else {
-		s->given |= bit_of(row);
-	}
+	mark(s, row, r == 0);
 	return sd_bus_message_exit_container(m);
 }
 
@@ -623,6 +637,8 @@ int ec_settings_append(const EcSettings *s, sd_bus_message *m, bool with_secrets
 
 		if (ec_settings_is_given(s, &table[i]) && (!secret || with_secrets))
 			r = append_row(s, &table[i], m);
+		else if (s->cleared & bit_of(&table[i]))
+			r = sd_bus_message_append(m, "{sv}", table[i].key, "s", "");
 	}
 	return r < 0 ? r : sd_bus_message_close_container(m);
 }

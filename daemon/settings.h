@@ -61,7 +61,8 @@ typedef enum EcSettingFlags {
 } EcSettingFlags;
 
 typedef struct EcSettings {
-	uint64_t given; /* bit n: row n of the table was given, not defaulted */
+	uint64_t given;   /* bit n: row n of the table was given, not defaulted */
+	uint64_t cleared; /* bit n: its default was asked back (empty text) */
 	char *name;
 	int mode; /* EcMode */
 	char **remote;
@@ -127,10 +128,11 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(EcSettings, ec_settings_free)
  * by commas, semicolons or blanks; booleans are yes/no, true/false, on/off, 1/0. Empty text gives
  * the default. Fails with InvalidSetting that names the key and what is allowed. */
 int ec_settings_parse(EcSettings *s, const char *key, const char *text, sd_bus_error *ret_error);
-/* Reads a whole a{sv} at the message's cursor over s. An empty string or list takes the default
- * back. On failure s is half changed: read into a copy. */
+/* Reads a whole a{sv} at the message's cursor over s. An empty string, for any type, or an empty
+ * list takes the default back. On failure s is half changed: read into a copy. */
 int ec_settings_read(EcSettings *s, sd_bus_message *m, sd_bus_error *ret_error);
-/* Appends an a{sv} with the name and everything given. Secrets only with with_secrets. */
+/* Appends an a{sv} with the name, everything given, and an empty string for what was cleared.
+ * Secrets only with with_secrets. */
 int ec_settings_append(const EcSettings *s, sd_bus_message *m, bool with_secrets);
 /* The value of one row as text that ec_settings_parse() takes; "" when empty. */
 char *ec_settings_text(const EcSettings *s, const EcSetting *setting);
