@@ -10,7 +10,7 @@
  * since.
  */
 
-static bool can_do(EcManager *m, const EcEncap *encap)
+static bool try(EcManager *m, const EcEncap *encap)
 {
 	static unsigned serial;
 	g_autoptr(EcMessage) info = nlmsg_alloc_simple(0, 0);
@@ -41,14 +41,19 @@ static bool can_do(EcManager *m, const EcEncap *encap)
 	return made;
 }
 
+bool ec_manager_can_do(EcManager *m, const EcEncap *encap)
+{
+	if (!g_hash_table_contains(m->capabilities, encap) && try(m, encap))
+		g_hash_table_add(m->capabilities, (gpointer)encap);
+	return g_hash_table_contains(m->capabilities, encap);
+}
+
 char **ec_manager_encapsulations(EcManager *m)
 {
 	g_autoptr(GStrvBuilder) b = g_strv_builder_new();
 
 	for (const EcEncap *const *e = ec_encaps; *e; e++) {
-		if (!g_hash_table_contains(m->capabilities, *e) && can_do(m, *e))
-			g_hash_table_add(m->capabilities, (gpointer)*e);
-		if (g_hash_table_contains(m->capabilities, *e)) {
+		if (ec_manager_can_do(m, *e)) {
 			g_autofree char *word = g_strconcat((*e)->name, "/kernel", NULL);
 			g_strv_builder_add(b, word);
 		}

@@ -33,6 +33,7 @@ typedef enum EcEncapFlags {
 	EC_ENCAP_SHARES_PORT = 1 << 3,  /* UDP, and one port serves both directions (VXLAN) */
 	EC_ENCAP_TOO_BIG = 1 << 4,      /* answers too-big into the LAN by itself */
 	EC_ENCAP_FRAGMENTS_V4 = 1 << 5, /* can send outer IPv4 fragments */
+	EC_ENCAP_KEEPS = 1 << 7,        /* a change of the link keeps what it leaves out */
 	EC_ENCAP_FWMARK = 1 << 6,       /* the link carries a mark */
 } EcEncapFlags;
 

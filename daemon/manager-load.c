@@ -70,7 +70,7 @@ static void on_tunnel(EcSettings *settings, EcOrigin origin, void *userdata)
 		(void)ec_settings_free(settings);
 	} else {
 		t->origin = origin;
-		(void)ec_manager_update(l->m, t, settings, &error);
+		(void)ec_manager_update(l->m, t, settings, false, &error);
 	}
 	if (sd_bus_error_is_set(&error))
 		report(l, &error);

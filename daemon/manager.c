@@ -425,8 +425,21 @@ int ec_manager_add(EcManager *m, EcSettings *settings, EcOrigin origin, bool act
 	return 0;
 }
 
-int ec_manager_update(EcManager *m, EcTunnel *t, EcSettings *settings, sd_bus_error *ret_error)
+static int save_update(EcManager *m, EcTunnel *t, sd_bus_error *ret_error)
 {
+	/* A package's file is overridden, not written. */
+	EcOrigin origin = t->origin == EC_ORIGIN_VENDOR ? EC_ORIGIN_CONFIG : t->origin;
+	int r = ec_store_save(m->store, t->settings, origin, ret_error);
+
+	if (r >= 0)
+		t->origin = origin;
+	return r;
+}
+
+int ec_manager_update(
+		EcManager *m, EcTunnel *t, EcSettings *settings, bool save, sd_bus_error *ret_error)
+{
+	g_autoptr(EcSettings) before = ec_settings_copy(t->settings);
 	EcSettings *to = settings;
 	int r = ec_settings_verify(to, ret_error);
 
@@ -443,7 +456,13 @@ int ec_manager_update(EcManager *m, EcTunnel *t, EcSettings *settings, sd_bus_er
 		(void)ec_settings_free(to);
 		return r;
 	}
-	return ec_tunnel_update(t, to, ret_error);
+	r = ec_tunnel_update(t, to, ret_error);
+	if (r >= 0 && save) {
+		r = save_update(m, t, ret_error);
+		if (r < 0)
+			(void)ec_tunnel_update(t, g_steal_pointer(&before), NULL);
+	}
+	return r;
 }
 
 int ec_manager_remove(EcManager *m, EcTunnel *t, sd_bus_error *ret_error)
@@ -537,7 +556,7 @@ static int open_kernel(EcManager *m, sd_bus_error *ret_error)
 	if (r >= 0)
 		r = ec_kernel_watch_new(m->event, on_kernel, m, &m->watch);
 	if (r >= 0)
-		r = sd_event_add_time(m->event, &m->work, CLOCK_MONOTONIC, 0, 0, on_work, m);
+		r = sd_event_add_time(m->event, &m->work, CLOCK_MONOTONIC, 0, 1, on_work, m);
 	if (r >= 0)
 		r = sd_event_source_set_enabled(m->work, SD_EVENT_OFF);
 	if (r >= 0)

@@ -61,8 +61,10 @@ EcTunnel *ec_manager_find(EcManager *m, const char *name);
 /* Takes the settings over in any case. With activate, a tunnel that fails at once is not added. */
 int ec_manager_add(EcManager *m, EcSettings *settings, EcOrigin origin, bool activate,
 		EcTunnel **ret, sd_bus_error *ret_error);
-/* Takes the settings over in any case; they replace the tunnel's. */
-int ec_manager_update(EcManager *m, EcTunnel *t, EcSettings *settings, sd_bus_error *ret_error);
+/* Takes the settings over in any case; they replace the tunnel's. save: and go to its file. On
+ * failure everything is as before. */
+int ec_manager_update(EcManager *m, EcTunnel *t, EcSettings *settings, bool save,
+		sd_bus_error *ret_error);
 int ec_manager_remove(EcManager *m, EcTunnel *t, sd_bus_error *ret_error);
 bool ec_manager_is_idle(const EcManager *m);
 
@@ -95,3 +97,5 @@ void ec_manager_mac(EcManager *m, const char *purpose, const char *name, uint8_t
 /* "gretap/kernel", ...: what this kernel made when it was asked to just now or the last time.
  * NULL-terminated, owned by the manager. */
 char **ec_manager_encapsulations(EcManager *m);
+/* Whether this kernel makes interfaces of this kind over IPv4. */
+bool ec_manager_can_do(EcManager *m, const EcEncap *encap);

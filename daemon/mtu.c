@@ -21,11 +21,12 @@ static bool can_fragment(const EcEncap *e, const EcWire *w)
 
 /* A bridge hands a port no frame above the bridge's MTU, and drops in silence what is above the
  * port's. So the port carries what the bridge does, unless that would be dropped unseen further
- * on. */
+ * on. A bridge that is smaller than Ethernet says nothing: it takes the MTU of its smallest port,
+ * which may be this one. */
 static uint32_t bridged(const EcSettings *s, const EcEncap *e, const EcWire *w, uint32_t whole,
 		uint32_t bridge_mtu)
 {
-	uint32_t target = bridge_mtu ? bridge_mtu : EC_MTU_ETHERNET;
+	uint32_t target = MAX(bridge_mtu, EC_MTU_ETHERNET);
 	bool full = can_fragment(e, w) || (e->flags & EC_ENCAP_TOO_BIG);
 
 	return full && s->full_frames != EC_FULL_FRAMES_NO ? target : MIN(whole, target);

@@ -197,16 +197,24 @@ static void adopt_plan(EcTunnel *t, const Plan *p)
 
 /* Interface */
 
+static int check_twin(const EcTunnel *t, const Plan *p, sd_bus_error *ret_error)
+{
+	const EcTunnel *twin = ec_manager_twin(t->manager, t, p->encap, &p->wire);
+
+	return twin ? ec_error(ret_error, EC_ERROR_EXISTS,
+				      "tunnel %s has the same endpoints; give each its own id",
+				      ec_tunnel_name(twin))
+		    : 0;
+}
+
 static int make_link(EcTunnel *t, const Plan *p, EcLink *ret, sd_bus_error *ret_error)
 {
 	const EcSettings *s = t->settings;
 	uint8_t mac[6];
 
-	EcTunnel *twin = ec_manager_twin(t->manager, t, p->encap, &p->wire);
-	if (twin)
-		return ec_error(ret_error, EC_ERROR_EXISTS,
-				"tunnel %s has the same endpoints; give each its own id",
-				ec_tunnel_name(twin));
+	int r = check_twin(t, p, ret_error);
+	if (r < 0)
+		return r;
 	if (s->mac)
 		(void)ec_mac_from_string(s->mac, mac);
 	else
@@ -219,7 +227,7 @@ static int make_link(EcTunnel *t, const Plan *p, EcLink *ret, sd_bus_error *ret_
 		.mtu = p->mtu.mtu,
 		.group = EC_LINK_GROUP,
 	};
-	int r = take_encap(t, p->encap, &p->wire, ret_error);
+	r = take_encap(t, p->encap, &p->wire, ret_error);
 	if (r >= 0)
 		r = ec_kernel_link_set(kernel_of(t), &make, ret_error);
 	if (r >= 0)
@@ -249,13 +257,38 @@ static bool is_settled(const EcTunnel *t, const Plan *p, const EcLink *link)
 	       is_same(t->settled, nla_data(link->data), nla_len(link->data));
 }
 
-/* The whole configuration again, with the MTU: without it the kernel would choose one anew. */
+/* Only what differs, for a kind that keeps what is left out and refuses some of what it has
+ * already. */
+static EcMessage *difference(const EcLink *link, const Plan *p)
+{
+	EcMessage *msg = nlmsg_alloc_simple(0, 0);
+	struct nlattr *attr;
+	int left;
+
+	nlmsg_for_each_attr(attr, nlmsg_hdr(p->info), 0, left)
+	{
+		const struct nlattr *have =
+				link->data ? nla_find(nla_data(link->data), nla_len(link->data),
+							     nla_type(attr))
+					   : NULL;
+		bool same = have && nla_len(have) == nla_len(attr) &&
+			    memcmp(nla_data(have), nla_data(attr), (size_t)nla_len(attr)) == 0;
+
+		if (msg && !same)
+			(void)nla_put(msg, nla_type(attr), nla_len(attr), nla_data(attr));
+	}
+	return msg;
+}
+
+/* The configuration again, with the MTU: without it the kernel would choose one anew. */
 static int change_link(EcTunnel *t, const Plan *p, EcLink *link, sd_bus_error *ret_error)
 {
+	bool keeps = p->encap->flags & EC_ENCAP_KEEPS;
+	g_autoptr(EcMessage) some = keeps ? difference(link, p) : NULL;
 	const EcLinkChange change = {
 		.ifindex = link->ifindex,
 		.kind = ec_encap_kind(p->encap, p->wire.remote.family),
-		.info_data = p->info,
+		.info_data = some ? some : p->info,
 		.mtu = p->mtu.mtu,
 	};
 	int r = take_encap(t, p->encap, &p->wire, ret_error);
@@ -282,12 +315,16 @@ static int change_link(EcTunnel *t, const Plan *p, EcLink *link, sd_bus_error *r
 /* What tells one tunnel of a kind from another cannot be changed in place. */
 static int remake_link(EcTunnel *t, const Plan *p, EcLink *link, sd_bus_error *ret_error)
 {
-	int r = ec_kernel_link_delete(kernel_of(t), link->ifindex, ret_error);
+	int r = check_twin(t, p, ret_error);
 
+	if (r >= 0)
+		r = ec_kernel_link_delete(kernel_of(t), link->ifindex, ret_error);
+	if (r < 0)
+		return r;
 	ec_link_done(link);
 	set_ifindex(t, 0);
 	give_back_encap(t);
-	return r < 0 ? r : make_link(t, p, link, ret_error);
+	return make_link(t, p, link, ret_error);
 }
 
 static int fit_link(EcTunnel *t, const Plan *p, EcLink *link, sd_bus_error *ret_error)
@@ -296,9 +333,16 @@ static int fit_link(EcTunnel *t, const Plan *p, EcLink *link, sd_bus_error *ret_
 	g_auto(sd_bus_error) error = SD_BUS_ERROR_NULL;
 
 	set_ifindex(t, link->ifindex);
-	if (same_kind && link->mtu == p->mtu.mtu &&
-			(ec_link_data_matches(link->data, p->info) || is_settled(t, p, link)))
-		return take_encap(t, p->encap, &p->wire, ret_error);
+	if (same_kind && (ec_link_data_matches(link->data, p->info) || is_settled(t, p, link))) {
+		const EcLinkChange resize = {
+			.ifindex = link->ifindex, .name = NULL, .mtu = p->mtu.mtu
+		};
+		int r = take_encap(t, p->encap, &p->wire, ret_error);
+
+		return r < 0 || link->mtu == p->mtu.mtu
+				       ? r
+				       : ec_kernel_link_set(kernel_of(t), &resize, ret_error);
+	}
 	if (same_kind && change_link(t, p, link, &error) >= 0)
 		return 0;
 	return remake_link(t, p, link, ret_error);
@@ -385,6 +429,13 @@ static int settle_link(EcTunnel *t, const EcLink *bridge, EcLink *ret, sd_bus_er
 		return r;
 	}
 	if (r > 0) { /* ours, of a kind that the settings do not allow any more */
+		const EcEncap *const *c = candidates;
+
+		while (*c && !ec_manager_can_do(t->manager, *c))
+			c++;
+		if (!*c)
+			return ec_error(ret_error, EC_ERROR_NOT_SUPPORTED,
+					"this kernel can do none of the encapsulations allowed");
 		r = ec_kernel_link_delete(kernel_of(t), ret->ifindex, ret_error);
 		ec_link_done(ret);
 		set_ifindex(t, 0);
@@ -393,6 +444,17 @@ static int settle_link(EcTunnel *t, const EcLink *bridge, EcLink *ret, sd_bus_er
 			return r;
 	}
 	return make_first(t, candidates, bridge, ret, ret_error);
+}
+
+/* Kernels before 6.2 rename an interface only while it is down. */
+static int rename_link(const EcTunnel *t, const EcLink *link, sd_bus_error *ret_error)
+{
+	const bool down = false;
+	const EcLinkChange lower = { .ifindex = link->ifindex, .up = &down };
+	const EcLinkChange rename = { .ifindex = link->ifindex, .name = t->ifname };
+	int r = ec_kernel_link_set(kernel_of(t), &lower, ret_error);
+
+	return r < 0 ? r : ec_kernel_link_set(kernel_of(t), &rename, ret_error);
 }
 
 /* Alias, bridge, flags and addresses of an interface that exists. */
@@ -404,21 +466,28 @@ static int finish_link(
 	const bool yes = true;
 	bool tag = !g_str_equal(link->alias, alias) || link->group != EC_LINK_GROUP;
 	bool join = bridge->ifindex && link->master != bridge->ifindex;
-	bool raise = !(link->flags & IFF_UP);
+	bool leave = !bridge->ifindex && t->bridge && link->master == t->bridge;
+	const int none = 0;
+	bool misnamed = !g_str_equal(link->name, t->ifname);
+	bool raise = !(link->flags & IFF_UP) || misnamed;
 	EcLinkChange change = { .ifindex = link->ifindex,
 		.alias = tag ? alias : NULL,
 		.group = tag ? EC_LINK_GROUP : 0,
 		.no_ipv6_autoconf = join };
 	uint8_t mac[6];
-	int r = 0;
+	int r = misnamed ? rename_link(t, link, ret_error) : 0;
 
+	if (r < 0)
+		return r;
 	if (s->mac && (t->encap->flags & EC_ENCAP_ETHERNET) &&
 			ec_mac_from_string(s->mac, mac) == 0 && memcmp(mac, link->mac, 6) != 0)
 		change.mac = mac;
+	if (leave)
+		change.master = &none;
 	/* A port needs no address of its own: autoconfiguration is off before it comes up. */
 	if (!join)
 		change.up = raise ? &yes : NULL;
-	if (tag || join || raise || change.mac)
+	if (tag || join || leave || raise || change.mac)
 		r = ec_kernel_link_set(kernel_of(t), &change, ret_error);
 	if (r >= 0 && join) {
 		const EcLinkChange port = {
@@ -434,10 +503,14 @@ static int finish_link(
 		r = ec_kernel_address_set(
 				kernel_of(t), link->ifindex, &address, length, true, ret_error);
 	}
+	if (r >= 0 && t->bridge != bridge->ifindex) {
+		t->bridge = bridge->ifindex;
+		ec_tunnel_touch(t, EC_PROPERTY_BRIDGE);
+	}
 	return r;
 }
 
-static void lower_link(EcTunnel *t)
+void ec_reconcile_lower(EcTunnel *t)
 {
 	const bool down = false;
 	g_auto(EcLink) link = { 0 };
@@ -463,9 +536,6 @@ static int join_bridge(EcTunnel *t, EcLink *ret, sd_bus_error *ret_error)
 	int r = ec_bridge_ensure(kernel_of(t), t->settings, mac, ret, ret_error);
 	if (r < 0)
 		return r;
-	if (t->bridge != ret->ifindex)
-		ec_tunnel_touch(t, EC_PROPERTY_BRIDGE);
-	t->bridge = ret->ifindex;
 	if (t->path.ifindex == ret->ifindex)
 		return ec_error(ret_error, EC_ERROR_LOOP,
 				"the route to the peer leads into bridge %s, which this tunnel is to "
@@ -486,20 +556,24 @@ int ec_reconcile(EcTunnel *t, sd_bus_error *ret_error)
 	g_auto(EcLink) link = { 0 }, bridge = { 0 };
 	int r = find_path(t, ret_error);
 
-	if (r <= 0) {
-		lower_link(t);
+	if (r <= 0)
 		return r;
-	}
 	r = join_bridge(t, &bridge, ret_error);
 	if (r >= 0)
 		r = settle_link(t, &bridge, &link, ret_error);
 	if (r >= 0)
 		r = finish_link(t, &link, &bridge, ret_error);
-	if (r < 0) {
-		lower_link(t);
-		return r;
-	}
-	return 1;
+	return r < 0 ? r : 1;
+}
+
+void ec_reconcile_leave_bridge(EcTunnel *t, const char *name)
+{
+	g_auto(EcLink) bridge = { 0 };
+
+	if (!ec_manager_bridge_in_use(t->manager, name, t) &&
+			ec_kernel_link_by_name(kernel_of(t), name, &bridge, NULL) > 0 &&
+			g_str_equal(bridge.alias, EC_ALIAS_BRIDGE))
+		ec_manager_doom(t->manager, bridge.ifindex);
 }
 
 void ec_reconcile_undo(EcTunnel *t)
@@ -514,13 +588,8 @@ void ec_reconcile_undo(EcTunnel *t)
 	if (t->attached)
 		ec_bridge_detach(kernel_of(t), s->attach, s->bridge);
 	t->attached = false;
-	if (s->bridge && s->bridge_create && !ec_manager_bridge_in_use(t->manager, s->bridge, t)) {
-		g_auto(EcLink) bridge = { 0 };
-
-		if (ec_kernel_link_by_name(kernel_of(t), s->bridge, &bridge, NULL) > 0 &&
-				g_str_equal(bridge.alias, EC_ALIAS_BRIDGE))
-			ec_manager_doom(t->manager, bridge.ifindex);
-	}
+	if (s->bridge)
+		ec_reconcile_leave_bridge(t, s->bridge);
 	t->bridge = 0;
 	t->encap = NULL;
 	t->wire = (EcWire){ 0 };

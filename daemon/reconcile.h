@@ -4,8 +4,15 @@
 #include "tunnel.h"
 
 /* Makes the kernel look as a wanted tunnel's settings say. 1: it does. 0: there is no path yet, why
- * in ret_error; the interface, if any, is down. -errno: it cannot, why in ret_error; likewise. */
+ * in ret_error. -errno: it cannot, why in ret_error; an interface that works is left working as
+ * long as the kernel allows. */
 int ec_reconcile(EcTunnel *t, sd_bus_error *ret_error);
+
+/* Takes the interface, if there is one, down: nothing leaves by it. */
+void ec_reconcile_lower(EcTunnel *t);
+
+/* Removes a bridge that we made and that only this tunnel used. */
+void ec_reconcile_leave_bridge(EcTunnel *t, const char *name);
 
 /* Gives back everything that ec_reconcile() made. */
 void ec_reconcile_undo(EcTunnel *t);

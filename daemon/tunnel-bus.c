@@ -53,7 +53,7 @@ int ec_tunnel_bus_update(EcBus *b, sd_bus_message *call, sd_bus_error *ret_error
 	g_autoptr(EcSettings) settings = ec_settings_copy(t->settings);
 	int r = ec_settings_read(settings, call, ret_error);
 	if (r >= 0)
-		r = ec_manager_update(b->manager, t, g_steal_pointer(&settings), ret_error);
+		r = ec_manager_update(b->manager, t, g_steal_pointer(&settings), true, ret_error);
 	return r < 0 ? r : ec_bus_reply_flushed(b, call);
 }
 

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "bridge.h"
 #include "log.h"
 #include "manager.h"
 #include "reconcile.h"
@@ -189,8 +190,6 @@ static int check_supported(const EcSettings *s, sd_bus_error *ret_error)
 	return 0;
 }
 
-static void run(EcTunnel *t, sd_bus_error *ret_error);
-
 static int on_retry(sd_event_source *s, uint64_t usec, void *userdata)
 {
 	EcTunnel *t = userdata;
@@ -256,8 +255,8 @@ static int take_underlay(EcTunnel *t, sd_bus_error *ret_error)
 	return ec_manager_underlay(t->manager, t->settings->underlay, &t->underlay, ret_error);
 }
 
-/* One round for a wanted tunnel. The error is set when the state is waiting or failed. */
-static void run(EcTunnel *t, sd_bus_error *ret_error)
+/* One round for a wanted tunnel, by ec_reconcile()'s convention. */
+static int attempt(EcTunnel *t, sd_bus_error *ret_error)
 {
 	int r = check_supported(t->settings, ret_error);
 
@@ -265,13 +264,26 @@ static void run(EcTunnel *t, sd_bus_error *ret_error)
 		r = take_underlay(t, ret_error);
 	if (r >= 0)
 		r = resolve(t, ret_error);
-	if (r >= 0)
-		r = ec_reconcile(t, ret_error);
-	if (r > 0)
+	return r < 0 ? r : ec_reconcile(t, ret_error);
+}
+
+/* Enters the state that an attempt led to. */
+static void settle(EcTunnel *t, int r, const sd_bus_error *error)
+{
+	if (r > 0) {
 		set_state(t, EC_STATE_UP, "", "");
-	else
-		set_state(t, r == 0 ? EC_STATE_WAITING : EC_STATE_FAILED, ec_error_token(ret_error),
-				ret_error->message ? ret_error->message : g_strerror(-r));
+		return;
+	}
+	ec_reconcile_lower(t);
+	set_state(t, r == 0 ? EC_STATE_WAITING : EC_STATE_FAILED, ec_error_token(error),
+			error->message ? error->message : g_strerror(-r));
+}
+
+static void run(EcTunnel *t, sd_bus_error *ret_error)
+{
+	int r = attempt(t, ret_error);
+
+	settle(t, r, ret_error);
 }
 
 /* The caller's copy of an error that also became a reason. */
@@ -343,59 +355,82 @@ static void remove_addresses(EcTunnel *t, char *const *addresses, char *const *b
 	}
 }
 
-static bool rows_differ(const EcSettings *a, const EcSettings *b, const char *const *keys)
+static bool is_same(const char *a, const char *b)
 {
-	for (; *keys; keys++) {
-		if (ec_settings_differ(a, b, ec_setting_find(*keys)))
-			return true;
-	}
-	return false;
+	return g_strcmp0(a, b) == 0;
 }
 
-/* Puts `to` in the place of the settings in force and runs. Frees nothing: the caller holds both.
+/* Puts `to` in the place of the settings in force and tries. Frees nothing: the caller holds both.
  */
-static void swap_settings(EcTunnel *t, EcSettings *to, sd_bus_error *ret_error)
+static int try_settings(EcTunnel *t, EcSettings *to, sd_bus_error *ret_error)
 {
-	/* These say which objects of the kernel are used; what the old ones made goes first. The
-	 * rest is changed in place. */
-	static const char *const anew[] = { "interface", "bridge", "bridge-create", "attach",
-		NULL };
-	static const char *const where[] = { "remote", "local", NULL };
 	EcSettings *from = t->settings;
 
-	if (t->wanted && rows_differ(from, to, anew)) {
-		ec_reconcile_undo(t);
-		ec_manager_flush(t->manager);
-	} else if (t->wanted && t->ifindex) {
-		remove_addresses(t, from->address, to->address);
-	}
 	t->settings = to;
-	if (rows_differ(from, to, anew))
+	if (!is_same(from->interface, to->interface))
 		choose_ifname(t);
-	if (rows_differ(from, to, where))
+	if (ec_settings_differ(from, to, ec_setting_find("remote")) ||
+			!is_same(from->local, to->local))
 		forget_remote(t);
-	if (t->wanted)
-		run(t, ret_error);
-	ec_tunnel_touch(t, EC_PROPERTY_SETTINGS | EC_PROPERTY_MODE | EC_PROPERTY_INTERFACE |
-					   EC_PROPERTY_BRIDGE | EC_PROPERTY_FIDELITY);
+	return t->wanted ? attempt(t, ret_error) : 0;
+}
+
+/* Puts back what `from` had made and the settings in force have no use for. attached: its `attach`
+ * was put in its bridge by us. */
+static void clear_up(EcTunnel *t, const EcSettings *from, bool attached)
+{
+	const EcSettings *to = t->settings;
+	bool other_bridge = !is_same(from->bridge, to->bridge);
+
+	if (t->ifindex)
+		remove_addresses(t, from->address, to->address);
+	if (attached && (other_bridge || !is_same(from->attach, to->attach)))
+		ec_bridge_detach(t->manager->kernel, from->attach, from->bridge);
+	else
+		t->attached = t->attached || attached;
+	if (from->bridge && other_bridge)
+		ec_reconcile_leave_bridge(t, from->bridge);
+	ec_tunnel_record(t);
+}
+
+/* An interface that is to move to another bridge has to leave the one it is in first. */
+static bool take_attached(EcTunnel *t, const EcSettings *to)
+{
+	bool attached = t->attached;
+
+	t->attached = false;
+	if (attached && !is_same(t->settings->bridge, to->bridge)) {
+		ec_bridge_detach(t->manager->kernel, t->settings->attach, t->settings->bridge);
+		return false;
+	}
+	return attached;
 }
 
 int ec_tunnel_update(EcTunnel *t, EcSettings *settings, sd_bus_error *ret_error)
 {
-	g_auto(sd_bus_error) error = SD_BUS_ERROR_NULL;
-	bool was_failed = t->state == EC_STATE_FAILED;
+	g_auto(sd_bus_error) error = SD_BUS_ERROR_NULL, ignored = SD_BUS_ERROR_NULL;
+	bool nothing_to_lose = t->state == EC_STATE_FAILED || !t->wanted;
+	bool attached = take_attached(t, settings);
 	EcSettings *old = t->settings;
+	int r = try_settings(t, settings, &error);
 
-	swap_settings(t, settings, &error);
-	int r = was_failed ? 0 : pass_on(t, &error, ret_error);
-	if (r < 0) {
-		g_auto(sd_bus_error) ignored = SD_BUS_ERROR_NULL;
+	if (r < 0 && !nothing_to_lose) {
+		bool tried = t->attached;
 
-		swap_settings(t, old, &ignored);
+		t->attached = attached;
+		settle(t, try_settings(t, old, &ignored), &ignored);
+		clear_up(t, settings, tried);
 		(void)ec_settings_free(settings);
-	} else {
-		(void)ec_settings_free(old);
+		(void)sd_bus_error_move(ret_error, &error);
+		signal_changes(t);
+		return r;
 	}
+	clear_up(t, old, attached);
+	if (t->wanted)
+		settle(t, r, &error);
+	(void)ec_settings_free(old);
+	ec_tunnel_touch(t, EC_PROPERTY_SETTINGS | EC_PROPERTY_MODE | EC_PROPERTY_INTERFACE |
+					   EC_PROPERTY_BRIDGE | EC_PROPERTY_FIDELITY);
 	signal_changes(t);
-	return r;
+	return 0;
 }

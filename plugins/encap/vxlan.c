@@ -57,7 +57,7 @@ const EcEncap ec_encap_vxlan = {
 	.kind4 = "vxlan",
 	.kind6 = "vxlan",
 	.flags = EC_ENCAP_ETHERNET | EC_ENCAP_UDP | EC_ENCAP_SHARES_PORT | EC_ENCAP_TOO_BIG |
-		 EC_ENCAP_FRAGMENTS_V4,
+		 EC_ENCAP_KEEPS | EC_ENCAP_FRAGMENTS_V4,
 	.data_port = 4789,
 	.id_max = 0xffffff,
 	.fill = fill,
