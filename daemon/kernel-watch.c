@@ -24,7 +24,7 @@
  */
 
 #define RECEIVE_BUFFER (8 * 1024 * 1024)
-#define MESSAGE_BUFFER (64 * 1024)
+#define MESSAGE_BUFFER 65536
 
 struct EcKernelWatch {
 	int fd;

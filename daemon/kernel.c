@@ -157,18 +157,20 @@ static int socket_open(int protocol, struct nl_sock **ret)
 
 int ec_kernel_new(const char *runtime_dir, EcKernel **ret)
 {
-	g_autoptr(EcKernel) k = g_new0(EcKernel, 1);
+	EcKernel *k = g_new0(EcKernel, 1);
 	int r = socket_open(NETLINK_ROUTE, &k->route);
 
 	/* The longest request is some 400 bytes; libnl would clear a page for each. */
 	nlmsg_set_default_size(1024);
 	if (r >= 0)
 		r = socket_open(NETLINK_GENERIC, &k->generic);
-	if (r < 0)
-		return r;
 	k->runtime_dir = g_strdup(runtime_dir);
 	k->fou_ports = g_hash_table_new_full(NULL, NULL, NULL, g_free);
-	*ret = g_steal_pointer(&k);
+	if (r < 0) {
+		(void)ec_kernel_free(k);
+		return r;
+	}
+	*ret = k;
 	return 0;
 }
 
@@ -178,8 +180,7 @@ EcKernel *ec_kernel_free(EcKernel *k)
 		return NULL;
 	nl_socket_free(k->route);
 	nl_socket_free(k->generic);
-	if (k->fou_ports)
-		g_hash_table_unref(k->fou_ports);
+	g_hash_table_unref(k->fou_ports);
 	g_free(k->runtime_dir);
 	g_free(k);
 	return NULL;

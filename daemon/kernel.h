@@ -52,7 +52,6 @@ bool ec_link_data_matches(const struct nlattr *have, struct nl_msg *want);
 /* runtime_dir holds the marks of FOU ports that are ours. */
 int ec_kernel_new(const char *runtime_dir, EcKernel **ret);
 EcKernel *ec_kernel_free(EcKernel *k);
-G_DEFINE_AUTOPTR_CLEANUP_FUNC(EcKernel, ec_kernel_free)
 
 /* 1 and *ret, 0 when there is no such link, or -errno. Counters are zero. */
 int ec_kernel_link_by_name(EcKernel *k, const char *name, EcLink *ret, sd_bus_error *ret_error);

@@ -503,8 +503,14 @@ int ec_manager_underlay(
 		*ret = ec_underlay_ref(u);
 		return 0;
 	}
-	int r = ec_underlay_new(
-			setting, m->kernel, m->event, m->bus, on_underlay, m, &u, ret_error);
+	const EcUnderlayHost host = {
+		.kernel = m->kernel,
+		.event = m->event,
+		.bus = m->bus,
+		.changed = on_underlay,
+		.userdata = m,
+	};
+	int r = ec_underlay_new(setting, &host, &u, ret_error);
 	if (r < 0)
 		return r;
 	g_hash_table_insert(m->underlays, u->setting, u);

@@ -20,7 +20,7 @@
 #define ASKING_MAX 256
 #define ASKING_PER_CALLER_MAX 16
 #define CALLERS_MAX 1024
-#define DIALOGUE_USEC (5 * 60 * 1000000ULL)
+#define DIALOGUE_USEC 300000000ULL /* 5 minutes */
 
 typedef struct Caller {
 	EcPolkit *polkit;

@@ -94,6 +94,7 @@ static bool is_gre_keepalive(const char *text)
 	       (n == 1 || g_ascii_string_to_unsigned(part[1], 10, 1, 255, NULL, NULL));
 }
 
+/* NOLINTNEXTLINE(bugprone-macro-parentheses): the arguments are names of fields */
 #define FIELD(k, t, f) .key = k, .type = EC_SETTING_##t, .offset = offsetof(EcSettings, f)
 #define IFNAME_ALLOWED "an interface name: 1 to 15 of letters, digits, '_', '.', '-'"
 

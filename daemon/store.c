@@ -36,7 +36,8 @@ static int make_directory(const char *path, int mode, sd_bus_error *ret_error)
 int ec_store_new(const char *config_dir, const char *state_dir, const char *runtime_dir,
 		const char *vendor_dir, EcStore **ret, sd_bus_error *ret_error)
 {
-	g_autoptr(EcStore) s = g_new0(EcStore, 1);
+	EcStore *s = g_new0(EcStore, 1);
+	int r = 0;
 
 	s->tunnels[EC_ORIGIN_CONFIG] = g_build_filename(config_dir, "tunnels.d", NULL);
 	s->tunnels[EC_ORIGIN_RUNTIME] = g_build_filename(runtime_dir, "tunnels.d", NULL);
@@ -51,12 +52,13 @@ int ec_store_new(const char *config_dir, const char *state_dir, const char *runt
 		int mode;
 	} directory[] = { { s->tunnels[EC_ORIGIN_CONFIG], 0755 },
 		{ s->tunnels[EC_ORIGIN_RUNTIME], 0755 }, { s->keys, 0700 }, { s->records, 0755 } };
-	for (size_t i = 0; i < EC_ELEMENTS(directory); i++) {
-		int r = make_directory(directory[i].path, directory[i].mode, ret_error);
-		if (r < 0)
-			return r;
+	for (size_t i = 0; r >= 0 && i < EC_ELEMENTS(directory); i++)
+		r = make_directory(directory[i].path, directory[i].mode, ret_error);
+	if (r < 0) {
+		(void)ec_store_free(s);
+		return r;
 	}
-	*ret = g_steal_pointer(&s);
+	*ret = s;
 	return 0;
 }
 
@@ -168,7 +170,7 @@ static int read_text(const char *path, char **ret, sd_bus_error *ret_error)
 	struct stat st;
 	gsize n;
 
-	if (stat(path, &st) < 0 || !S_ISREG(st.st_mode) || st.st_size > 256 * 1024)
+	if (stat(path, &st) < 0 || !S_ISREG(st.st_mode) || st.st_size > 256L * 1024)
 		return ec_error(ret_error, EC_ERROR_INVALID_SETTING,
 				"%s: allowed is a regular file of at most 256 KiB", path);
 	if (!g_file_get_contents(path, &text, &n, &problem))
@@ -411,7 +413,7 @@ void ec_store_machine_seed(EcStore *s, uint8_t ret[static 32])
 		g_free(seed);
 		seed = g_malloc0(33);
 		for (unsigned i = 0; i < 16; i++)
-			g_snprintf(seed + 2 * i, 3, "%02x", random[i]);
+			g_snprintf(seed + (size_t)2 * i, 3, "%02x", random[i]);
 		(void)write_file(path, seed, DURABLE, 0600, NULL);
 	}
 	/* A cloned disk has the same seed; its machine-id is made anew by a proper clone. */

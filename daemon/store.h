@@ -28,7 +28,6 @@ typedef struct EcRecord {
 int ec_store_new(const char *config_dir, const char *state_dir, const char *runtime_dir,
 		const char *vendor_dir, EcStore **ret, sd_bus_error *ret_error);
 EcStore *ec_store_free(EcStore *s);
-G_DEFINE_AUTOPTR_CLEANUP_FUNC(EcStore, ec_store_free)
 const char *ec_store_runtime_dir(const EcStore *s);
 
 typedef struct EcStoreReader {

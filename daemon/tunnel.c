@@ -25,8 +25,8 @@
  * Changes of properties gather in `changed` and are signalled once at the end of each entry point.
  */
 
-#define RETRY_FIRST_USEC (200 * 1000ULL)
-#define RETRY_LAST_USEC (30 * 1000 * 1000ULL)
+#define RETRY_FIRST_USEC 200000ULL
+#define RETRY_LAST_USEC 30000000ULL
 
 const char *ec_state_to_string(EcState state)
 {

@@ -22,8 +22,7 @@ const EcUnderlayKind *ec_underlay_find(const char *setting)
 	return NULL;
 }
 
-int ec_underlay_new(const char *setting, EcKernel *kernel, sd_event *event, sd_bus *bus,
-		EcUnderlayChanged changed, void *userdata, EcUnderlay **ret,
+int ec_underlay_new(const char *setting, const EcUnderlayHost *host, EcUnderlay **ret,
 		sd_bus_error *ret_error)
 {
 	const EcUnderlayKind *kind = ec_underlay_find(setting);
@@ -40,11 +39,7 @@ int ec_underlay_new(const char *setting, EcKernel *kernel, sd_event *event, sd_b
 	u->refs = 1;
 	u->setting = g_strdup(setting);
 	u->name = g_strdup(colon ? colon + 1 : setting);
-	u->kernel = kernel;
-	u->event = sd_event_ref(event);
-	u->bus = sd_bus_ref(bus);
-	u->changed = changed;
-	u->userdata = userdata;
+	u->host = *host;
 	int r = kind->watch ? kind->watch(u, ret_error) : 0;
 	if (r < 0) {
 		(void)ec_underlay_unref(u);
@@ -68,8 +63,6 @@ EcUnderlay *ec_underlay_unref(EcUnderlay *u)
 		u->kind->done(u);
 	g_free(u->setting);
 	g_free(u->name);
-	(void)sd_event_unref(u->event);
-	(void)sd_bus_unref(u->bus);
 	g_free(u);
 	return NULL;
 }
@@ -82,7 +75,7 @@ int ec_underlay_path(EcUnderlay *u, const EcFlow *flow, EcPath *ret, sd_bus_erro
 
 	if (before.up != u->up || before.protect != u->protect || before.mtu != u->mtu ||
 			!g_str_equal(before.device, u->device))
-		u->changed(u, false, u->userdata);
+		u->host.changed(u, false, u->host.userdata);
 	if (r > 0)
 		*ret = path;
 	return r;
@@ -90,5 +83,5 @@ int ec_underlay_path(EcUnderlay *u, const EcFlow *flow, EcPath *ret, sd_bus_erro
 
 void ec_underlay_report(EcUnderlay *u)
 {
-	u->changed(u, true, u->userdata);
+	u->host.changed(u, true, u->host.userdata);
 }

@@ -51,16 +51,21 @@ struct EcUnderlayKind {
 	void (*done)(EcUnderlay *u);
 };
 
-struct EcUnderlay {
-	const EcUnderlayKind *kind;
-	unsigned refs;
-	char *setting; /* "any", "device:tun0" */
-	char *name;    /* unique, for the object path: "any", "tun0" */
+/* What an underlay lives on; all of it outlives the underlay. */
+typedef struct EcUnderlayHost {
 	EcKernel *kernel;
 	sd_event *event;
 	sd_bus *bus;
 	EcUnderlayChanged changed;
 	void *userdata;
+} EcUnderlayHost;
+
+struct EcUnderlay {
+	const EcUnderlayKind *kind;
+	unsigned refs;
+	char *setting; /* "any", "device:tun0" */
+	char *name;    /* unique, for the object path: "any", "tun0" */
+	EcUnderlayHost host;
 
 	/* What path() and watch() last learnt, for the bus. */
 	char device[IF_NAMESIZE]; /* "" when none */
@@ -75,8 +80,7 @@ extern const EcUnderlayKind *const ec_underlay_kinds[];
 
 /* NULL when no kind of this build serves the setting. */
 const EcUnderlayKind *ec_underlay_find(const char *setting);
-int ec_underlay_new(const char *setting, EcKernel *kernel, sd_event *event, sd_bus *bus,
-		EcUnderlayChanged changed, void *userdata, EcUnderlay **ret,
+int ec_underlay_new(const char *setting, const EcUnderlayHost *host, EcUnderlay **ret,
 		sd_bus_error *ret_error);
 EcUnderlay *ec_underlay_ref(EcUnderlay *u);
 EcUnderlay *ec_underlay_unref(EcUnderlay *u);

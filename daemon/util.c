@@ -150,7 +150,7 @@ int ec_mac_from_string(const char *text, uint8_t ret[static 6])
 
 	if (strlen(text) != 17)
 		return -EINVAL;
-	for (unsigned i = 0; i < 6; i++) {
+	for (size_t i = 0; i < 6; i++) {
 		int high = g_ascii_xdigit_value(text[3 * i]);
 		int low = g_ascii_xdigit_value(text[3 * i + 1]);
 

@@ -13,7 +13,7 @@
 #define CALLS_IN_FLIGHT_OF_ROOT 100
 #define CALLS_IN_FLIGHT 10
 /* Long enough for a person to answer polkit's question. */
-#define CALL_TIMEOUT_USEC (120 * G_USEC_PER_SEC)
+#define CALL_TIMEOUT_USEC 120000000ULL /* 2 minutes */
 
 int ctl_complain(int code, const char *format, ...)
 {

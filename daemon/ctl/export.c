@@ -145,7 +145,7 @@ static void settle_frames(CtlExport *e, json_int_t path_mtu)
 	unsigned overhead =
 			20 + e->kind->overhead + (e->kind->id && !e->kind->vxlan && s->id ? 4 : 0);
 	bool larger = ec_settings_is_given(e->given, ec_setting_find("mtu")) &&
-		      (json_int_t)(s->mtu + overhead) > (path_mtu ? path_mtu : 1500);
+		      (json_int_t)s->mtu + overhead > (path_mtu ? path_mtu : 1500);
 
 	e->fragment = !e->ipv6 && e->kind->fragments && s->full_frames != EC_FULL_FRAMES_NO &&
 		      (s->full_frames == EC_FULL_FRAMES_YES || s->mode != EC_MODE_POINT_TO_POINT ||

@@ -44,7 +44,7 @@ static int watch(EcUnderlay *u, sd_bus_error *ret_error)
 	g_autofree char *dir = path ? g_path_get_dirname(path) : NULL;
 
 	look(u);
-	return dir ? sd_event_add_inotify(u->event, &fake->source, dir,
+	return dir ? sd_event_add_inotify(u->host.event, &fake->source, dir,
 				     IN_CLOSE_WRITE | IN_MOVED_TO | IN_DELETE, on_file, u)
 		   : 0;
 }
@@ -53,7 +53,7 @@ static int path(EcUnderlay *u, const EcFlow *flow, EcPath *ret, sd_bus_error *re
 {
 	g_auto(EcLink) link = { 0 };
 
-	if (!u->up || ec_kernel_link_by_name(u->kernel, u->device, &link, NULL) <= 0) {
+	if (!u->up || ec_kernel_link_by_name(u->host.kernel, u->device, &link, NULL) <= 0) {
 		(void)ec_error(ret_why, EC_ERROR_NO_UNDERLAY, "the fake VPN is down");
 		return 0;
 	}

@@ -37,7 +37,7 @@ static int path(EcUnderlay *u, const EcFlow *flow, EcPath *ret, sd_bus_error *re
 	(void)ec_address_to_string(&flow->remote, to);
 	if (device) {
 		learn(u, device, false, 0);
-		r = ec_kernel_link_by_name(u->kernel, device, &link, ret_why);
+		r = ec_kernel_link_by_name(u->host.kernel, device, &link, ret_why);
 		if (r < 0)
 			return r;
 		if (r == 0 || !(link.flags & IFF_UP)) {
@@ -49,13 +49,13 @@ static int path(EcUnderlay *u, const EcFlow *flow, EcPath *ret, sd_bus_error *re
 		learn(u, device, true, link.mtu);
 	}
 	r = ec_kernel_route_get(
-			u->kernel, &flow->remote, &flow->local, flow->fwmark, &route, ret_why);
+			u->host.kernel, &flow->remote, &flow->local, flow->fwmark, &route, ret_why);
 	if (r <= 0)
 		return r;
 	int wanted = link.ifindex;
 	if (!device || route.ifindex != wanted) {
 		ec_link_done(&link);
-		r = ec_kernel_link_by_index(u->kernel, route.ifindex, &link, ret_why);
+		r = ec_kernel_link_by_index(u->host.kernel, route.ifindex, &link, ret_why);
 		if (r <= 0)
 			return r;
 	}
