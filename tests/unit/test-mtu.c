@@ -90,7 +90,8 @@ static void test_bridged(void)
 					true);
 			assert_mtu(choose(mode, e, "192.0.2.1", 7, whole[i].path, 9000), 9000, 9014,
 					true);
-			assert_mtu(choose(mode, e, "192.0.2.1", 7, whole[i].path, 1300), 1300, 1314,
+			/* A bridge takes the MTU of its smallest port: that must not stick. */
+			assert_mtu(choose(mode, e, "192.0.2.1", 7, whole[i].path, 1300), 1500, 1514,
 					true);
 			assert_mtu(choose(mode, e, "192.0.2.1", 7, 9000, 1500), 1500, 1514, true);
 		}
