@@ -180,7 +180,7 @@ static void test_odd_paths(void)
 	assert_mtu(choose("", &ec_encap_gretap, v4, 0, 600, 0), 576, 576, false);
 	assert_mtu(choose("", &ec_encap_gretap, v4, 0, 614, 0), 576, 590, false);
 	assert_mtu(choose("", &ec_encap_gretap, v4, 0, 615, 0), 577, 591, false);
-	assert_mtu(choose("mode=join-remote", &ec_encap_vxlan, v4, 0, 1420, 100), 576, 590, true);
+	assert_mtu(choose("mode=join-remote", &ec_encap_vxlan, v4, 0, 1420, 100), 1500, 1514, true);
 	assert_mtu(choose("", &ec_encap_gretap, v4, 0, 65536, 0), 65497, 65511, false);
 	assert_mtu(choose("", &ec_encap_gretap, v4, 0, UINT32_MAX, 0), 65497, 65511, false);
 }
