@@ -283,18 +283,22 @@ static EcMessage *difference(const EcLink *link, const Plan *p)
 /* The configuration again, with the MTU: without it the kernel would choose one anew. */
 static int change_link(EcTunnel *t, const Plan *p, EcLink *link, sd_bus_error *ret_error)
 {
+	/* Such a kind also refuses an MTU beside its configuration: a request of its own. */
 	bool keeps = p->encap->flags & EC_ENCAP_KEEPS;
 	g_autoptr(EcMessage) some = keeps ? difference(link, p) : NULL;
 	const EcLinkChange change = {
 		.ifindex = link->ifindex,
 		.kind = ec_encap_kind(p->encap, p->wire.remote.family),
 		.info_data = some ? some : p->info,
-		.mtu = p->mtu.mtu,
+		.mtu = keeps ? 0 : p->mtu.mtu,
 	};
+	const EcLinkChange resize = { .ifindex = link->ifindex, .mtu = p->mtu.mtu };
 	int r = take_encap(t, p->encap, &p->wire, ret_error);
 
 	if (r >= 0)
 		r = ec_kernel_link_set(kernel_of(t), &change, ret_error);
+	if (r >= 0 && keeps && link->mtu != p->mtu.mtu)
+		r = ec_kernel_link_set(kernel_of(t), &resize, ret_error);
 	if (r < 0)
 		return r;
 	int ifindex = link->ifindex;
