@@ -19,7 +19,7 @@ static int finish_bridge(EcKernel *k, const EcLink *link, sd_bus_error *ret_erro
 {
 	const bool up = true;
 	const EcLinkChange change = {
-		.ifindex = link->ifindex, .name = NULL, .alias = EC_ALIAS_BRIDGE, .up = &up
+		.ifindex = link->ifindex, .alias = EC_ALIAS_BRIDGE, .up = &up
 	};
 
 	if (g_str_equal(link->alias, EC_ALIAS_BRIDGE) && (link->flags & IFF_UP))

@@ -422,10 +422,9 @@ int ec_kernel_link_set(EcKernel *k, const EcLinkChange *c, sd_bus_error *ret_err
 	if (!c->ifindex)
 		return fail(r, &a, ret_error, "the kernel refused to make the %s interface %s",
 				c->kind, c->name);
+	char name[IF_NAMESIZE];
 	return fail(r, &a, ret_error, "the kernel refused to change interface %s",
-			c->name   ? c->name
-			: c->kind ? c->kind
-				  : "");
+			if_indextoname((unsigned)c->ifindex, name) ? name : "that is gone");
 }
 
 static int link_delete(EcKernel *k, int ifindex, uint32_t group, sd_bus_error *ret_error)

@@ -338,9 +338,7 @@ static int fit_link(EcTunnel *t, const Plan *p, EcLink *link, sd_bus_error *ret_
 
 	set_ifindex(t, link->ifindex);
 	if (same_kind && (ec_link_data_matches(link->data, p->info) || is_settled(t, p, link))) {
-		const EcLinkChange resize = {
-			.ifindex = link->ifindex, .name = NULL, .mtu = p->mtu.mtu
-		};
+		const EcLinkChange resize = { .ifindex = link->ifindex, .mtu = p->mtu.mtu };
 		int r = take_encap(t, p->encap, &p->wire, ret_error);
 
 		return r < 0 || link->mtu == p->mtu.mtu
