@@ -22,7 +22,8 @@ static bool try(EcManager *m, const EcEncap *encap)
 	ec_encap_wire(encap, settings, &wire);
 	(void)ec_address_from_string("192.0.2.1", &wire.local);
 	(void)ec_address_from_string("192.0.2.2", &wire.remote);
-	wire.id = encap->id_max;
+	/* Kinds that share a link kind must not look like twins of each other. */
+	wire.id = encap->id_max ? encap->id_max - serial % 1000 : 0;
 	if (encap->data_port)
 		wire.data_port = wire.remote_data_port = 9; /* discard, RFC 863 */
 	g_snprintf(name, sizeof(name), "ec-try-%u", serial++ % 100000);
