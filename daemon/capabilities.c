@@ -30,7 +30,7 @@ static bool try(EcManager *m, const EcEncap *encap)
 	if (!info || encap->fill(&wire, info) < 0)
 		return false;
 	const EcLinkChange make = {
-		.name = name, .kind = encap->kind4, .info_data = info, .group = EC_LINK_GROUP_DOOMED
+		.name = name, .kind = encap->kind4, .info_data = info, .group = EC_LINK_GROUP
 	};
 	if (encap->up && encap->up(&wire, m->kernel, NULL) < 0)
 		return false;

@@ -255,13 +255,11 @@ static bool all_zero(const void *data, int n)
 	return true;
 }
 
-bool ec_link_data_matches(const struct nlattr *have, struct nl_msg *want)
+bool ec_link_data_matches(const struct nlattr *have, const void *want, int length)
 {
-	struct nlattr *attr;
-	int left;
+	const struct nlattr *attr = want;
 
-	nlmsg_for_each_attr(attr, nlmsg_hdr(want), 0, left)
-	{
+	for (; nla_ok(attr, length); attr = nla_next(attr, &length)) {
 		const struct nlattr *known =
 				have ? nla_find(nla_data(have), nla_len(have), nla_type(attr))
 				     : NULL;

@@ -45,9 +45,9 @@ void ec_link_done(EcLink *link);
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(EcLink, ec_link_done)
 /* Fills *ret from an RTM_NEWLINK or RTM_DELLINK message; -EBADMSG when it is malformed. */
 int ec_link_parse(const struct nlmsghdr *h, EcLink *ret);
-/* Whether every attribute in `want` (a message holding only attributes, as fill() makes them) is
- * what the kernel reported in `have`. An attribute the kernel left out equals zero. Pure. */
-bool ec_link_data_matches(const struct nlattr *have, struct nl_msg *want);
+/* Whether every attribute in `want`, `length` bytes of attributes as fill() makes them, is what the
+ * kernel reported in `have`. An attribute the kernel left out equals zero. Pure. */
+bool ec_link_data_matches(const struct nlattr *have, const void *want, int length);
 
 /* runtime_dir holds the marks of FOU ports that are ours. */
 int ec_kernel_new(const char *runtime_dir, EcKernel **ret);

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "log.h"
+#include "reconcile.h"
 
 /*
  * DOC: Theory of operation
@@ -76,14 +77,6 @@ static bool names_link(const EcTunnel *t, const char *name)
 			       g_str_equal(s->underlay + strlen("device:"), name));
 }
 
-/* Is the interface as we left it? Most events are echoes of our own requests. */
-static bool is_as_left(const EcTunnel *t, const EcLink *link)
-{
-	return t->state == EC_STATE_UP && (link->flags & IFF_UP) && link->mtu == t->mtu.mtu &&
-	       (!t->settings->bridge || link->master == t->bridge) &&
-	       g_str_has_prefix(link->alias, EC_ALIAS_PREFIX) && link->group == EC_LINK_GROUP;
-}
-
 static void on_link(EcManager *m, const EcLink *link, bool gone)
 {
 	EcTunnel *own = g_hash_table_lookup(m->by_ifindex, GINT_TO_POINTER(link->ifindex)), *t;
@@ -91,7 +84,7 @@ static void on_link(EcManager *m, const EcLink *link, bool gone)
 
 	if (own) {
 		/* Of the echoes of one request only the last shows it done. */
-		own->suspect = gone || !is_as_left(own, link);
+		own->suspect = gone || !ec_reconcile_is_as_left(own, link);
 		if (own->suspect)
 			schedule(m);
 		return;

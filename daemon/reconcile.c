@@ -31,11 +31,52 @@ static EcKernel *kernel_of(const EcTunnel *t)
 	return t->manager->kernel;
 }
 
+static bool is_same(GBytes *known, const void *data, int length)
+{
+	gsize n = 0;
+	const void *bytes = known ? g_bytes_get_data(known, &n) : NULL;
+
+	return bytes && n == (gsize)length && memcmp(bytes, data, n) == 0;
+}
+
+/* Has the interface the configuration that we asked for last, in the form the kernel gave it? */
+static bool is_as_asked(const EcTunnel *t, const EcLink *link)
+{
+	gsize n = 0;
+	const void *asked = t->asked ? g_bytes_get_data(t->asked, &n) : NULL;
+
+	return asked && (ec_link_data_matches(link->data, asked, (int)n) ||
+					(link->data && is_same(t->settled, nla_data(link->data),
+								       nla_len(link->data))));
+}
+
+bool ec_reconcile_is_as_left(const EcTunnel *t, const EcLink *link)
+{
+	return t->state == EC_STATE_UP && (link->flags & IFF_UP) && link->mtu == t->mtu.mtu &&
+	       (!t->settings->bridge || link->master == t->bridge) &&
+	       g_str_equal(link->name, t->ifname) &&
+	       g_str_has_prefix(link->alias, EC_ALIAS_PREFIX) && link->group == EC_LINK_GROUP &&
+	       is_as_asked(t, link);
+}
+
 static bool is_ours(const EcTunnel *t, const EcLink *link)
 {
 	g_autofree char *alias = ec_tunnel_alias(t);
 
 	return g_str_equal(link->alias, alias) || (!link->alias[0] && link->group == EC_LINK_GROUP);
+}
+
+/* An index is not given to another interface while the daemon lives. */
+static bool is_known(const EcTunnel *t, const EcLink *link)
+{
+	return t->encap && g_str_equal(link->kind, ec_encap_kind(t->encap, t->remote.family));
+}
+
+static int name_taken(const EcTunnel *t, sd_bus_error *ret_error)
+{
+	return ec_error(ret_error, EC_ERROR_NAME_TAKEN,
+			"interface %s exists and is not ours; choose another name with interface=",
+			t->ifname);
 }
 
 /* 1: *ret is our interface; 0: there is none; NameTaken when somebody else's has the name. */
@@ -44,17 +85,14 @@ static int find_link(const EcTunnel *t, EcLink *ret, sd_bus_error *ret_error)
 	g_auto(EcLink) link = { 0 };
 	int r = 0;
 
-	/* By index first: it may have been renamed. */
+	/* By index first: it may have been renamed, or its tags wiped. */
 	if (t->ifindex)
 		r = ec_kernel_link_by_index(kernel_of(t), t->ifindex, &link, ret_error);
-	if (r == 0 || (r > 0 && !is_ours(t, &link))) {
+	if (r == 0 || (r > 0 && !is_ours(t, &link) && !is_known(t, &link))) {
 		ec_link_done(&link);
 		r = ec_kernel_link_by_name(kernel_of(t), t->ifname, &link, ret_error);
 		if (r > 0 && !is_ours(t, &link))
-			return ec_error(ret_error, EC_ERROR_NAME_TAKEN,
-					"interface %s exists and is not ours; choose another name "
-					"with interface=",
-					t->ifname);
+			return name_taken(t, ret_error);
 	}
 	if (r > 0) {
 		*ret = link;
@@ -178,8 +216,28 @@ static int make_plan(const EcTunnel *t, const EcEncap *encap, const EcLink *brid
 	return 0;
 }
 
+static bool matches(const EcLink *link, const Plan *p)
+{
+	struct nlmsghdr *h = nlmsg_hdr(p->info);
+
+	return ec_link_data_matches(link->data, nlmsg_data(h), nlmsg_datalen(h));
+}
+
+static bool is_asked(const EcTunnel *t, const Plan *p)
+{
+	struct nlmsghdr *h = nlmsg_hdr(p->info);
+
+	return is_same(t->asked, nlmsg_data(h), nlmsg_datalen(h));
+}
+
 static void adopt_plan(EcTunnel *t, const Plan *p)
 {
+	struct nlmsghdr *h = nlmsg_hdr(p->info);
+
+	if (!is_asked(t, p)) {
+		g_clear_pointer(&t->asked, g_bytes_unref);
+		t->asked = g_bytes_new(nlmsg_data(h), (gsize)nlmsg_datalen(h));
+	}
 	if (t->encap != p->encap)
 		ec_tunnel_touch(t, EC_PROPERTY_ENCAPSULATION);
 	if (t->wire.id != p->wire.id)
@@ -240,23 +298,6 @@ static int make_link(EcTunnel *t, const Plan *p, EcLink *ret, sd_bus_error *ret_
 	return 0;
 }
 
-static bool is_same(GBytes *known, const void *data, int length)
-{
-	gsize n = 0;
-	const void *bytes = known ? g_bytes_get_data(known, &n) : NULL;
-
-	return bytes && n == (gsize)length && memcmp(bytes, data, n) == 0;
-}
-
-/* Did we ask for exactly this last time, and does the kernel report what it reported then? */
-static bool is_settled(const EcTunnel *t, const Plan *p, const EcLink *link)
-{
-	struct nlmsghdr *h = nlmsg_hdr(p->info);
-
-	return link->data && is_same(t->asked, nlmsg_data(h), nlmsg_datalen(h)) &&
-	       is_same(t->settled, nla_data(link->data), nla_len(link->data));
-}
-
 /* Only what differs, for a kind that keeps what is left out and refuses some of what it has
  * already. */
 static EcMessage *difference(const EcLink *link, const Plan *p)
@@ -306,13 +347,9 @@ static int change_link(EcTunnel *t, const Plan *p, EcLink *link, sd_bus_error *r
 	r = ec_kernel_link_by_index(kernel_of(t), ifindex, link, ret_error);
 	if (r <= 0)
 		return r < 0 ? r : -ENODEV;
-	forget_settled(t);
-	if (link->data) {
-		struct nlmsghdr *h = nlmsg_hdr(p->info);
-
-		t->asked = g_bytes_new(nlmsg_data(h), (gsize)nlmsg_datalen(h));
+	g_clear_pointer(&t->settled, g_bytes_unref);
+	if (link->data && !matches(link, p))
 		t->settled = g_bytes_new(nla_data(link->data), (gsize)nla_len(link->data));
-	}
 	return 0;
 }
 
@@ -337,7 +374,7 @@ static int fit_link(EcTunnel *t, const Plan *p, EcLink *link, sd_bus_error *ret_
 	g_auto(sd_bus_error) error = SD_BUS_ERROR_NULL;
 
 	set_ifindex(t, link->ifindex);
-	if (same_kind && (ec_link_data_matches(link->data, p->info) || is_settled(t, p, link))) {
+	if (same_kind && (matches(link, p) || (is_asked(t, p) && is_as_asked(t, link)))) {
 		const EcLinkChange resize = { .ifindex = link->ifindex, .mtu = p->mtu.mtu };
 		int r = take_encap(t, p->encap, &p->wire, ret_error);
 
@@ -402,7 +439,7 @@ static const EcEncap *recognise(EcTunnel *t, const EcEncap *const *candidates, c
 		if (!g_str_equal(link->kind, kind) ||
 				make_plan(t, *candidates, bridge, &p, NULL) < 0)
 			continue;
-		if (t->encap == *candidates || ec_link_data_matches(link->data, p.info))
+		if (t->encap == *candidates || matches(link, &p))
 			return *candidates;
 		if (!alike)
 			alike = *candidates;
@@ -432,12 +469,19 @@ static int settle_link(EcTunnel *t, const EcLink *bridge, EcLink *ret, sd_bus_er
 	}
 	if (r > 0) { /* ours, of a kind that the settings do not allow any more */
 		const EcEncap *const *c = candidates;
+		g_auto(Plan) p = { 0 };
 
 		while (*c && !ec_manager_can_do(t->manager, *c))
 			c++;
 		if (!*c)
 			return ec_error(ret_error, EC_ERROR_NOT_SUPPORTED,
 					"this kernel can do none of the encapsulations allowed");
+		/* What cannot be is told while there is nothing lost yet. */
+		r = make_plan(t, *c, bridge, &p, ret_error);
+		if (r >= 0)
+			r = check_twin(t, &p, ret_error);
+		if (r < 0)
+			return r;
 		r = ec_kernel_link_delete(kernel_of(t), ret->ifindex, ret_error);
 		ec_link_done(ret);
 		set_ifindex(t, 0);
@@ -454,8 +498,13 @@ static int rename_link(const EcTunnel *t, const EcLink *link, sd_bus_error *ret_
 	const bool down = false;
 	const EcLinkChange lower = { .ifindex = link->ifindex, .up = &down };
 	const EcLinkChange rename = { .ifindex = link->ifindex, .name = t->ifname };
-	int r = ec_kernel_link_set(kernel_of(t), &lower, ret_error);
+	g_auto(EcLink) other = { 0 };
+	int r = ec_kernel_link_by_name(kernel_of(t), t->ifname, &other, ret_error);
 
+	if (r > 0)
+		return name_taken(t, ret_error);
+	if (r == 0)
+		r = ec_kernel_link_set(kernel_of(t), &lower, ret_error);
 	return r < 0 ? r : ec_kernel_link_set(kernel_of(t), &rename, ret_error);
 }
 

@@ -8,6 +8,10 @@
  * long as the kernel allows. */
 int ec_reconcile(EcTunnel *t, sd_bus_error *ret_error);
 
+/* Whether an event shows the interface of a tunnel that is up as ec_reconcile() left it. Most
+ * events are echoes of our own requests. Pure. */
+bool ec_reconcile_is_as_left(const EcTunnel *t, const EcLink *link);
+
 /* Takes the interface, if there is one, down: nothing leaves by it. */
 void ec_reconcile_lower(EcTunnel *t);
 

@@ -88,8 +88,8 @@ typedef struct EcTunnel {
 	int bridge;    /* ifindex of the bridge it was put in, 0 = none */
 	bool encap_up; /* encap->up() holds something, with held as its argument */
 	EcWire held;
-	GBytes *asked;   /* IFLA_INFO_DATA of our last changelink, ... */
-	GBytes *settled; /* ... and what the kernel reported after it */
+	GBytes *asked;   /* IFLA_INFO_DATA that we asked for last, ... */
+	GBytes *settled; /* ... and the kernel's report of it where that has another form */
 } EcTunnel;
 
 /* Takes the settings over; they are verified. State is down. */
