@@ -90,7 +90,6 @@ class Namespace:
         run("ip", "netns", "add", self.name)
         if not ipv6:
             with self.entered():
-                pathlib.Path("/proc/thread-self/net").exists()
                 for which in ("all", "default"):
                     file = f"/proc/sys/net/ipv6/conf/{which}/disable_ipv6"
                     if os.path.exists(file):
@@ -232,8 +231,8 @@ def typed(settings):
     result = dbus.Dictionary(signature="sv")
     for key, value in settings.items():
         key = key.replace("_", "-")
-        made = hasattr(value, "variant_level") and not isinstance(value, dbus.String)
-        result[key] = value if made or value == "" else TYPES[key](value)
+        made = hasattr(value, "variant_level") or value == ""
+        result[key] = value if made else TYPES[key](value)
     return result
 
 
@@ -285,8 +284,8 @@ class Client:
     def on(self, name, member, signature="", *values):
         return self.call(tunnel_path(name), TUNNEL, member, signature, *values)
 
-    def update(self, name, **settings):
-        return self.on(name, "Update", "a{sv}", typed(settings))
+    def update(self, tunnel, **settings):
+        return self.on(tunnel, "Update", "a{sv}", typed(settings))
 
     def get(self, name):
         """All properties of a tunnel."""
@@ -330,6 +329,13 @@ def refused(name, *words):
     raise AssertionError(f"no error; {ERROR}{name} was due")
 
 
+def iterate():
+    """Dispatches what has come to connections with a main loop."""
+    while GLib.MainContext.default().iteration(False):
+        pass
+    return True
+
+
 class Signals:
     """Records the daemon's signals, in order: (path, interface, member, values)."""
 
@@ -349,8 +355,7 @@ class Signals:
         """Takes in what the daemon sent before it answers this."""
         self.client.connection.call_blocking(NAME, PATH, "org.freedesktop.DBus.Peer", "Ping", "",
                                              ())
-        while GLib.MainContext.default().iteration(False):
-            pass
+        iterate()
         return self
 
     def take(self):
