@@ -101,6 +101,12 @@ int ec_config_read(EcConfig *c, sd_bus_error *ret_error)
 		return ec_error(ret_error, EC_ERROR_INVALID_SETTING, "%s: %s", path,
 				problem->message);
 	}
+	g_auto(GStrv) groups = g_key_file_get_groups(f, NULL);
+	for (char **group = groups; *group; group++) {
+		if (!g_str_equal(*group, "daemon"))
+			return ec_error(ret_error, EC_ERROR_INVALID_SETTING,
+					"%s: group [%s]: allowed is [daemon]", path, *group);
+	}
 	g_auto(GStrv) keys = g_key_file_get_keys(f, "daemon", NULL, NULL);
 	for (char **key = keys; key && *key; key++) {
 		size_t i = 0;

@@ -18,6 +18,7 @@ typedef struct EcConfig {
 
 /* 0 to go on; 1 when --help or --version was answered; -EINVAL after a message on stderr. */
 int ec_config_from_arguments(EcConfig *c, int argc, char **argv);
-/* Reads ethercord.conf over the defaults; a missing file is fine. */
+/* Reads ethercord.conf over the defaults; a missing file is fine. On failure what stood before the
+ * error is in force. */
 int ec_config_read(EcConfig *c, sd_bus_error *ret_error);
 void ec_config_done(EcConfig *c);

@@ -104,6 +104,9 @@ static int start(Daemon *d, sd_bus_error *ret_error)
 	if (r < 0)
 		return r;
 	ec_manager_start(d->manager);
+	/* Without its bus nobody could reach the daemon; systemd or the next call starts another.
+	 */
+	(void)sd_bus_set_exit_on_disconnect(d->bus, true);
 	r = sd_bus_attach_event(d->bus, d->event, SD_EVENT_PRIORITY_NORMAL);
 	if (r >= 0)
 		r = sd_bus_request_name(d->bus, EC_BUS_NAME, 0);
@@ -138,9 +141,12 @@ int main(int argc, char **argv)
 	}
 	ec_log_to_terminal(d.config.foreground || access("/run/systemd/journal/socket", W_OK) < 0);
 	ec_error_map_register();
-	r = ec_config_read(&d.config, &error);
-	if (r >= 0)
-		r = start(&d, &error);
+	/* A slip in ethercord.conf must not cost the tunnels: the defaults do. */
+	if (ec_config_read(&d.config, &error) < 0) {
+		ec_log(LOG_ERR, "%s", error.message);
+		sd_bus_error_free(&error);
+	}
+	r = start(&d, &error);
 	if (r >= 0)
 		r = sd_event_loop(d.event);
 	if (r < 0)

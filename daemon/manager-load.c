@@ -81,7 +81,8 @@ static void on_broken(const char *name, const char *sentence, void *userdata)
 	Load *l = userdata;
 	const sd_bus_error error = SD_BUS_ERROR_MAKE_CONST(EC_ERROR_INVALID_SETTING, sentence);
 
-	g_hash_table_add(l->seen, g_strdup(name));
+	if (name)
+		g_hash_table_add(l->seen, g_strdup(name));
 	report(l, &error);
 }
 

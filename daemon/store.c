@@ -17,6 +17,7 @@
 
 struct EcStore {
 	char *tunnels[_EC_ORIGIN_MAX]; /* directories of keyfiles; NULL: none */
+	char *listeners;
 	char *keys;
 	char *records;
 	char *state;
@@ -43,6 +44,7 @@ int ec_store_new(const char *config_dir, const char *state_dir, const char *runt
 	s->tunnels[EC_ORIGIN_RUNTIME] = g_build_filename(runtime_dir, "tunnels.d", NULL);
 	if (vendor_dir)
 		s->tunnels[EC_ORIGIN_VENDOR] = g_build_filename(vendor_dir, "tunnels.d", NULL);
+	s->listeners = g_build_filename(config_dir, "listeners.d", NULL);
 	s->keys = g_build_filename(state_dir, "keys", NULL);
 	s->records = g_build_filename(runtime_dir, "state", NULL);
 	s->state = g_strdup(state_dir);
@@ -68,6 +70,7 @@ EcStore *ec_store_free(EcStore *s)
 		return NULL;
 	for (size_t i = 0; i < _EC_ORIGIN_MAX; i++)
 		g_free(s->tunnels[i]);
+	g_free(s->listeners);
 	g_free(s->keys);
 	g_free(s->records);
 	g_free(s->state);
@@ -238,6 +241,19 @@ static GPtrArray *names_in(const char *directory)
 	return names;
 }
 
+/* Said, not passed over in silence: this build knows tunnels only. */
+static void report_listeners(const EcStore *s, const EcStoreReader *reader)
+{
+	g_autoptr(GPtrArray) names = names_in(s->listeners);
+
+	for (guint i = 0; i < names->len; i++) {
+		const char *name = g_ptr_array_index(names, i);
+		g_autofree char *sentence = g_strdup_printf(
+				"%s/%s" SUFFIX ": this build has no listeners", s->listeners, name);
+		reader->broken(NULL, sentence, reader->userdata);
+	}
+}
+
 void ec_store_read_tunnels(EcStore *s, const EcStoreReader *reader)
 {
 	g_autoptr(GHashTable) seen = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
@@ -260,6 +276,7 @@ void ec_store_read_tunnels(EcStore *s, const EcStoreReader *reader)
 				reader->broken(name, error.message, reader->userdata);
 		}
 	}
+	report_listeners(s, reader);
 }
 
 /* Writing */

@@ -33,7 +33,7 @@ const char *ec_store_runtime_dir(const EcStore *s);
 typedef struct EcStoreReader {
 	/* Takes the settings over. */
 	void (*tunnel)(EcSettings *settings, EcOrigin origin, void *userdata);
-	/* sentence: "FILE:LINE: KEY ...: allowed is ..." */
+	/* sentence: "FILE:LINE: KEY ...: allowed is ..."; name: of the tunnel, or NULL */
 	void (*broken)(const char *name, const char *sentence, void *userdata);
 	void *userdata;
 } EcStoreReader;
