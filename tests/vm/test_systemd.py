@@ -1,0 +1,268 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""As installed: systemd, the system bus and polkit as Debian has them, the daemon as its own user.
+
+Run with run-vm --systemd: what is installed goes to the machine's throw-away overlay."""
+
+import json
+import os
+import pathlib
+import re
+import subprocess
+import time
+
+import pytest
+
+BUILD = pathlib.Path(os.environ.get("ETHERCORD_BUILD",
+                                    pathlib.Path(__file__).resolve().parents[2] / "build"))
+NAME, ROOT = "org.ethercord1", "/org/ethercord1"
+UNIT = "ethercord.service"
+NOT_AUTHORIZED = "org.ethercord1.Error.NotAuthorized"
+
+pytestmark = pytest.mark.skipif("IN_VM" not in os.environ or not pathlib.Path(
+    "/run/systemd/system").exists(), reason="installs to /: run it with run-vm --systemd")
+
+
+def run(*command, check=True, **kw):
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                          check=False, **kw)
+    assert not check or done.returncode == 0, f"{' '.join(map(str, command))}: {done.stdout}"
+    return done
+
+
+def wait_for(condition, what, deadline=60):
+    end = time.monotonic() + deadline
+    while not (answer := condition()):
+        assert time.monotonic() < end, f"{what}: not within {deadline} s\n{journal()}"
+        time.sleep(0.1)
+    return answer
+
+
+def journal():
+    return run("journalctl", "-b", "--no-pager", "-o", "cat", "-u", UNIT, check=False).stdout
+
+
+def show(prop):
+    return run("systemctl", "show", "-P", prop, UNIT).stdout.strip()
+
+
+def ctl(*arguments, check=True):
+    return run("ethercordctl", *arguments, check=check)
+
+
+def status(name):
+    return json.loads(ctl("--json=short", "status", name).stdout)
+
+
+def link(name):
+    done = run("ip", "-d", "-j", "link", "show", name, check=False)
+    return json.loads(done.stdout)[0] if done.returncode == 0 else None
+
+
+def as_nobody(path, interface, method, *arguments):
+    """(name of the error, message), or (None, answer)."""
+    done = run("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "gdbus", "call",
+               "--system", "-d", NAME, "-o", path, "-m", f"org.ethercord1.{interface}.{method}",
+               *arguments, check=False)
+    if done.returncode == 0:
+        return None, done.stdout
+    found = re.search(r"GDBus\.Error:([\w.]+): (.*)", done.stdout)
+    assert found, done.stdout
+    return found.groups()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def installed():
+    run("meson", "install", "-C", BUILD, "--no-rebuild", "--quiet")
+    run("systemd-sysusers", "/usr/lib/sysusers.d/ethercord.conf")
+    run("systemd-tmpfiles", "--create", "/usr/lib/tmpfiles.d/ethercord.conf")
+    run("systemctl", "daemon-reload")
+    run("busctl", "call", "org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus",
+        "ReloadConfig")
+    run("ip", "link", "add", "under0", "type", "dummy")
+    run("ip", "address", "add", "10.9.0.2/24", "dev", "under0")
+    run("ip", "link", "set", "under0", "up")
+    yield
+    print(journal())
+
+
+@pytest.fixture
+def tunnel():
+    """A gretap tunnel that is up."""
+    ctl("add", "cord", "control=static", "underlay=any", "remote=10.9.0.1", "id=7",
+        "encapsulation=gretap", "--up")
+    yield "cord"
+    ctl("remove", "cord", check=False)
+
+
+def test_installed_files():
+    for name in ("libexec/ethercord/ethercordd", "bin/ethercordctl",
+                 "share/dbus-1/interfaces/org.ethercord1.Manager.xml",
+                 "share/dbus-1/interfaces/org.ethercord1.Tunnel.xml",
+                 "share/dbus-1/system.d/org.ethercord1.conf",
+                 "share/dbus-1/system-services/org.ethercord1.service",
+                 "share/polkit-1/actions/org.ethercord1.policy", "lib/systemd/system/" + UNIT,
+                 "share/man/man1/ethercordctl.1", "share/man/man5/ethercord.5",
+                 "share/man/man8/ethercordd.8"):
+        assert (pathlib.Path("/usr") / name).is_file(), name
+
+
+def test_activation_by_name():
+    """Nothing runs until somebody calls the name; systemd starts the unit for it."""
+    run("systemctl", "stop", UNIT)
+    assert show("ActiveState") == "inactive"
+    assert ctl("list").returncode == 0
+    assert show("ActiveState") == "active"
+    assert show("MainPID") == str(json.loads(run(
+        "busctl", "--json=short", "call", "org.freedesktop.DBus", "/org/freedesktop/DBus",
+        "org.freedesktop.DBus", "GetConnectionUnixProcessID", "s", NAME).stdout)["data"][0])
+
+
+def test_status_and_notify():
+    ctl("list")
+    assert "Active: active (running)" in run("systemctl", "status", "--no-pager", UNIT).stdout
+    assert show("Type") == "notify" and show("BusName") == NAME
+
+
+def test_own_user():
+    ctl("list")
+    lines = pathlib.Path(f"/proc/{show('MainPID')}/status").read_text().splitlines()
+    fields = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+    uid = int(run("id", "-u", "ethercord").stdout)
+    assert uid != 0 and fields["Uid"].split() == [str(uid)] * 4
+    assert int(fields["CapEff"], 16) == 1 << 12, "CAP_NET_ADMIN and nothing else"
+    assert int(fields["CapBnd"], 16) == 1 << 12
+    assert fields["NoNewPrivs"] == "1" and fields["Seccomp"] == "2"
+    assert fields["Threads"] == "1"
+
+
+def test_security():
+    done = run("systemd-analyze", "security", "--no-pager", "--threshold=25", UNIT, check=False)
+    exposure = float(re.search(r"exposure level for .*: ([\d.]+)", done.stdout).group(1))
+    assert exposure <= 2.5 and done.returncode == 0, done.stdout
+    assert run("systemd-analyze", "verify", f"/usr/lib/systemd/system/{UNIT}").stdout == ""
+
+
+CORD = (f"{ROOT}/tunnel/cord", "Tunnel")
+CALLS = {
+    "AddTunnel": ("manage", ROOT, "Manager", "{'name': <'x'>, 'remote': <['10.9.0.1']>}", ""),
+    "GetTunnel": ("diagnose", ROOT, "Manager", "cord"),
+    "RemoveTunnels": ("manage", ROOT, "Manager", "['cord']"),
+    "Reload": ("manage", ROOT, "Manager"),
+    "Activate": ("activate", *CORD),
+    "Deactivate": ("activate", *CORD),
+    "Update": ("manage", *CORD, "{'ttl': <uint32 3>}"),
+    "Remove": ("manage", *CORD),
+    "SetKey": ("manage", *CORD, "A" * 43 + "="),
+}
+
+
+@pytest.mark.parametrize("method", CALLS)
+def test_nobody_is_denied(tunnel, method):
+    """By polkit's own verdict: that polkit does not answer at all would look the same."""
+    action, path, interface, *arguments = CALLS[method]
+    before = link("ec-cord")
+    error, message = as_nobody(path, interface, method, *arguments)
+    assert error == NOT_AUTHORIZED
+    assert message.startswith(f"polkit does not allow org.ethercord1.{action}"), message
+    assert link("ec-cord") == before
+
+
+def test_a_rule_allows_one_action(tunnel):
+    """The administrator's rule opens one action to one user, and no other."""
+    rule = pathlib.Path("/etc/polkit-1/rules.d/10-ethercord.rules")
+    rule.write_text("""polkit.addRule(function(action, subject) {
+    if (action.id == "org.ethercord1.activate" && subject.user == "nobody")
+        return polkit.Result.YES; });""")
+    try:
+        wait_for(lambda: as_nobody(*CORD, "Deactivate")[0] is None, "polkit has read its rule", 20)
+        assert link("ec-cord") is None
+        assert as_nobody(*CORD, "Remove")[0] == NOT_AUTHORIZED
+        assert as_nobody(*CORD, "Activate")[0] is None
+        assert link("ec-cord")
+    finally:
+        rule.unlink()
+    wait_for(lambda: as_nobody(*CORD, "Deactivate")[0] == NOT_AUTHORIZED, "polkit has forgotten it")
+
+
+def test_encapsulations_of_this_kernel():
+    """In the sandbox, as the daemon's own user."""
+    ctl("list")
+    usable = json.loads(run("busctl", "--json=short", "get-property", NAME, ROOT,
+                            "org.ethercord1.Manager", "Encapsulations").stdout)["data"]
+    assert set(usable) == {f"{e}/kernel" for e in ("gretap", "gretap-fou", "vxlan", "gre", "ipip")}
+
+
+def test_gretap(tunnel):
+    made = link("ec-cord")
+    assert made["linkinfo"]["info_kind"] == "gretap" and "UP" in made["flags"]
+    data = made["linkinfo"]["info_data"]
+    assert (data["remote"], data["local"]) == ("10.9.0.1", "10.9.0.2")
+    assert made["ifalias"] == "ethercord:cord"
+
+
+def test_gretap_fou():
+    """The FOU port is opened by the daemon's own user, and closed with the tunnel."""
+    ctl("add", "foo", "control=static", "underlay=any", "remote=10.9.0.1",
+        "encapsulation=gretap-fou", "--up")
+    assert link("ec-foo")["linkinfo"]["info_kind"] == "gretap"
+    assert "port 65201" in run("ip", "fou", "show").stdout
+    ctl("remove", "foo")
+    assert "port 65201" not in run("ip", "fou", "show").stdout
+
+
+@pytest.mark.parametrize("signal", [None, "KILL"])
+def test_restart_adopts(tunnel, signal):
+    before, pid = link("ec-cord"), show("MainPID")
+    if signal:
+        run("systemctl", "kill", "--kill-whom=main", f"--signal={signal}", UNIT)
+    else:
+        run("systemctl", "restart", UNIT)
+    wait_for(lambda: show("MainPID") not in ("0", pid) and show("ActiveState") == "active",
+             "a new daemon")
+    assert status("cord")["State"] == "up"
+    assert link("ec-cord") == before, "the very same interface, ifindex and all"
+
+
+def test_stop_leaves_tunnels(tunnel):
+    before = link("ec-cord")
+    run("systemctl", "stop", UNIT)
+    assert link("ec-cord") == before
+    assert status("cord")["State"] == "up"
+
+
+def test_persist_and_key():
+    """Files are written by the daemon's own user; the key can be read by nobody else."""
+    file = pathlib.Path("/etc/ethercord/tunnels.d/kept.conf")
+    ctl("add", "kept", "control=static", "underlay=any", "remote=10.9.0.1", "id=9", "--save")
+    run("sh", "-c", "ethercordctl genkey | ethercordctl setkey kept")
+    assert "remote=10.9.0.1" in file.read_text() and file.owner() == "ethercord"
+    key = pathlib.Path("/var/lib/ethercord/keys/kept")
+    assert key.stat().st_mode & 0o777 == 0o600 and key.owner() == "ethercord"
+    run("systemctl", "restart", UNIT)
+    assert status("kept")["Persistent"] is True
+    assert key.read_text().strip() not in ctl("status", "kept").stdout + journal()
+    ctl("remove", "kept")
+    assert not file.exists() and not key.exists()
+
+
+def test_bridge_in_the_sandbox():
+    run("ip", "link", "add", "lan0", "type", "veth", "peer", "name", "lan1")
+    ctl("add", "joined", "mode=join-networks", "control=static", "underlay=any", "id=11",
+        "remote=10.9.0.1", "bridge=ecbr0", "bridge-create=yes", "attach=lan0", "--up")
+    assert link("ecbr0")["linkinfo"]["info_kind"] == "bridge"
+    assert link("lan0")["master"] == "ecbr0" and link("ec-joined")["master"] == "ecbr0"
+    ctl("remove", "joined")
+    assert link("ecbr0") is None and "master" not in link("lan0")
+    run("ip", "link", "del", "lan0")
+
+
+def test_leaves_when_idle():
+    """With neither a tunnel nor a call it ends by itself, and the next call starts it."""
+    conf = pathlib.Path("/etc/ethercord/ethercord.conf")
+    conf.write_text("[daemon]\nidle-timeout=2\n")
+    run("systemctl", "restart", UNIT)
+    wait_for(lambda: show("ActiveState") == "inactive", "the daemon left")
+    assert show("Result") == "success"
+    ctl("list")
+    assert show("ActiveState") == "active"
+    conf.unlink()
