@@ -423,3 +423,40 @@ def test_fou_with_gro(world, merging_wire, record_property):
         record_property(case, bits)
         print(f"{case}: {bits / 1e6:.1f} Mbit/s")
     assert speed["gretap-fou"] > speed["gretap"] / 4
+
+
+def test_capabilities(world):
+    """What the daemon says it can do was tried, and nothing of the trying is left."""
+    done = world.daemon.busctl("get-property", "org.ethercord1", "/org/ethercord1",
+                               "org.ethercord1.Manager", "Encapsulations")
+    assert sorted(json.loads(done.stdout)["data"]) == [
+        "gre/kernel", "gretap-fou/kernel", "gretap/kernel", "ipip/kernel", "vxlan/kernel"]
+    wait_for(lambda: "ec-try" not in world.near.ip("-br", "link").stdout, "the trials are gone")
+    assert world.near.fou_ports() == set()
+
+
+def test_attach_refuses_wifi(tmp_path):
+    """A Wi-Fi station cannot be a bridge port. The simulated radio lives in the first namespace."""
+    wire.run("modprobe", "mac80211_hwsim", "radios=1")
+    wire.run("ip", "netns", "attach", "first", "1")
+    first = wire.Site.__new__(wire.Site)
+    first.name = "first"
+    wait_for(lambda: "wlan0" in first.ip("-br", "link").stdout, "the radio")
+    daemon = wire.Daemon(first, tmp_path)
+    try:
+        first.ip("link", "add", "here", "type", "veth", "peer", "there")
+        first.ip("address", "add", "10.9.9.2/24", "dev", "here")
+        for name in ("here", "there"):
+            first.ip("link", "set", name, "up")
+        settings = {"mode": "join-networks", "remote": ["10.9.9.1"], "bridge": "brw",
+                    "bridge_create": True, "encapsulation": ["vxlan"], "id": 5}
+        refused = daemon.add("w", check=False, attach="wlan0", **settings)
+        assert refused.returncode != 0 and "wlan0 is Wi-Fi" in refused.stdout
+        assert "brw" not in first.ip("-br", "link").stdout, "the bridge it had made is gone"
+        first.ip("link", "add", "lan0", "type", "veth", "peer", "lan1")
+        daemon.add("w", attach="lan0", **settings).remove()
+    finally:
+        daemon.stop()
+        first.ip("link", "del", "here")
+        first.ip("link", "del", "lan0", check=False)
+        wire.run("ip", "netns", "del", "first")
