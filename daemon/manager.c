@@ -71,8 +71,7 @@ static bool names_link(const EcTunnel *t, const char *name)
 	const EcSettings *s = t->settings;
 
 	return g_str_equal(t->ifname, name) || g_strcmp0(s->bridge, name) == 0 ||
-	       g_strcmp0(s->attach, name) == 0 ||
-	       (t->underlay && g_str_equal(t->underlay->device, name)) ||
+	       g_strcmp0(s->attach, name) == 0 || g_str_equal(t->path.device, name) ||
 	       (g_str_has_prefix(s->underlay, "device:") &&
 			       g_str_equal(s->underlay + strlen("device:"), name));
 }

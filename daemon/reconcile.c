@@ -146,12 +146,12 @@ static int take_encap(
 
 /* Path */
 
-static int find_path(EcTunnel *t, sd_bus_error *ret_why)
+/* The first of the peer's addresses that has a path; the sentence is about the first of all. */
+static int find_remote(EcTunnel *t, EcPath *ret, sd_bus_error *ret_why)
 {
-	EcFlow flow = { .remote = t->remote, .fwmark = t->settings->fwmark };
-	EcPath path;
+	EcFlow flow = { .fwmark = t->settings->fwmark };
 
-	if (t->remote.family == AF_UNSPEC) {
+	if (t->n_remotes == 0) {
 		(void)ec_error(ret_why, EC_ERROR_PEER_UNREACHABLE,
 				t->attempts ? "no address is known for %s" : "looking up %s",
 				t->settings->remote[0]);
@@ -159,7 +159,31 @@ static int find_path(EcTunnel *t, sd_bus_error *ret_why)
 	}
 	if (t->settings->local)
 		(void)ec_address_from_string(t->settings->local, &flow.local);
-	int r = ec_underlay_path(t->underlay, &flow, &path, ret_why);
+	for (size_t i = 0; i < t->n_remotes; i++) {
+		g_auto(sd_bus_error) why = SD_BUS_ERROR_NULL;
+
+		flow.remote = t->remotes[i];
+		int r = ec_underlay_path(t->underlay, &flow, ret, &why);
+		if (r > 0) {
+			sd_bus_error_free(ret_why);
+			t->remote = t->remotes[i];
+			return 1;
+		}
+		if (r < 0 || i == 0) {
+			sd_bus_error_free(ret_why);
+			(void)sd_bus_error_move(ret_why, &why);
+		}
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static int find_path(EcTunnel *t, sd_bus_error *ret_why)
+{
+	EcPath path;
+	int r = find_remote(t, &path, ret_why);
+
 	if (r <= 0)
 		return r;
 	if (path.ifindex == t->ifindex || (t->bridge && path.ifindex == t->bridge)) {

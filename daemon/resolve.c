@@ -21,11 +21,8 @@ struct EcResolve {
 	void *userdata;
 };
 
-static void answer(const struct addrinfo *list, int fd)
+static size_t collect(const struct addrinfo *list, EcAddress *found, size_t n)
 {
-	EcAddress found[ADDRESSES_MAX] = { 0 };
-	size_t n = 0;
-
 	for (; list && n < ADDRESSES_MAX; list = list->ai_next) {
 		const void *from = list->ai_family == AF_INET
 						   ? (const void *)&((struct sockaddr_in *)(void *)
@@ -40,15 +37,14 @@ static void answer(const struct addrinfo *list, int fd)
 		memcpy(found[n].bytes, from, ec_address_size(&found[n]));
 		n++;
 	}
-	/* Less than PIPE_BUF: one write, whole or not at all. */
-	if (n > 0 && write(fd, found, n * sizeof(found[0])) < 0)
-		_exit(1);
+	return n;
 }
 
 _Noreturn static void child(int fd, char **names, int family)
 {
 	const struct addrinfo hints = { .ai_family = family, .ai_socktype = SOCK_DGRAM };
-	struct addrinfo *list = NULL;
+	EcAddress found[ADDRESSES_MAX] = { 0 };
+	size_t n = 0;
 	sigset_t none;
 
 	/* Nothing of the daemon may live on in here: not its end of the bus, not its signals. */
@@ -59,10 +55,14 @@ _Noreturn static void child(int fd, char **names, int family)
 	sigemptyset(&none);
 	(void)sigprocmask(SIG_SETMASK, &none, NULL);
 	(void)alarm(CHILD_SECONDS);
-	for (; *names && !list; names++)
-		(void)getaddrinfo(*names, NULL, &hints, &list);
-	answer(list, 3);
-	_exit(0);
+	for (; *names; names++) {
+		struct addrinfo *list = NULL;
+
+		if (getaddrinfo(*names, NULL, &hints, &list) == 0)
+			n = collect(list, found, n);
+	}
+	/* Less than PIPE_BUF: one write, whole or not at all. */
+	_exit(n > 0 && write(3, found, n * sizeof(found[0])) < 0);
 }
 
 static int on_answer(sd_event_source *s, int fd, uint32_t revents, void *userdata)

@@ -9,11 +9,11 @@
  */
 typedef struct EcResolve EcResolve;
 
-/* addresses: those of the first name that has any, in getaddrinfo's order; n is 0 when none has.
+/* addresses: of all names, in their order and getaddrinfo's; n is 0 when none has any.
  * Not called after ec_resolve_free(); may free the EcResolve. */
 typedef void (*EcResolved)(const EcAddress *addresses, size_t n, void *userdata);
 
-/* Resolves `names` in order. family: AF_UNSPEC or the only one wanted. */
+/* Resolves `names`. family: AF_UNSPEC or the only one wanted. */
 int ec_resolve_new(sd_event *event, char **names, int family, EcResolved done, void *userdata,
 		EcResolve **ret);
 EcResolve *ec_resolve_free(EcResolve *r);

@@ -118,14 +118,25 @@ static void choose_ifname(EcTunnel *t)
 	}
 }
 
-/* A single numeric address needs no lookup. */
+/* Addresses alone need no lookup. */
 static void forget_remote(EcTunnel *t)
 {
+	size_t n = g_strv_length(t->settings->remote), known = 0;
+	g_autofree EcAddress *addresses = g_new0(EcAddress, n);
+
 	t->resolve = ec_resolve_free(t->resolve);
 	t->retry = sd_event_source_disable_unref(t->retry);
 	t->attempts = 0;
 	t->remote = (EcAddress){ 0 };
-	(void)ec_address_from_string(t->settings->remote[0], &t->remote);
+	g_clear_pointer(&t->remotes, g_free);
+	while (known < n &&
+			ec_address_from_string(t->settings->remote[known], &addresses[known]) == 0)
+		known++;
+	t->n_remotes = known == n ? n : 0;
+	if (known == n) {
+		t->remote = addresses[0];
+		t->remotes = g_steal_pointer(&addresses);
+	}
 	ec_tunnel_touch(t, EC_PROPERTY_REMOTE);
 }
 
@@ -155,6 +166,7 @@ EcTunnel *ec_tunnel_free(EcTunnel *t)
 	if (t->underlay)
 		ec_manager_release_underlay(t->manager, t->underlay);
 	(void)ec_settings_free(t->settings);
+	g_free(t->remotes);
 	g_clear_pointer(&t->asked, g_bytes_unref);
 	g_clear_pointer(&t->settled, g_bytes_unref);
 	g_free(t->sentence);
@@ -219,8 +231,8 @@ static void on_resolved(const EcAddress *addresses, size_t n, void *userdata)
 	t->resolve = ec_resolve_free(t->resolve);
 	if (n > 0) {
 		t->attempts = 0;
-		t->remote = addresses[0];
-		ec_tunnel_touch(t, EC_PROPERTY_REMOTE);
+		t->remotes = g_memdup2(addresses, n * sizeof(*addresses));
+		t->n_remotes = n;
 	} else {
 		t->attempts++;
 		retry_later(t);
@@ -232,7 +244,7 @@ static int resolve(EcTunnel *t, sd_bus_error *ret_error)
 {
 	EcAddress local = { 0 };
 
-	if (t->remote.family != AF_UNSPEC || t->resolve || t->retry)
+	if (t->n_remotes > 0 || t->resolve || t->retry)
 		return 0;
 	if (t->settings->local)
 		(void)ec_address_from_string(t->settings->local, &local);

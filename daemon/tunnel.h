@@ -73,7 +73,9 @@ typedef struct EcTunnel {
 	bool announced;      /* the bus knows the object: changes are signalled */
 	unsigned changed;    /* EcProperty bits not signalled yet */
 
-	EcAddress remote; /* AF_UNSPEC until resolved */
+	EcAddress *remotes; /* of the setting, names resolved, in order; NULL until then */
+	size_t n_remotes;
+	EcAddress remote; /* the one in use; AF_UNSPEC until there is one */
 	EcResolve *resolve;
 	sd_event_source *retry;
 	unsigned attempts; /* resolutions that failed in a row */
