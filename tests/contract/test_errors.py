@@ -299,12 +299,15 @@ def test_limit(lab):
     ("[daemon]\nmax-tunnels=0\n", "max-tunnels"), ("[daemon]\nnonsense=1\n", "nonsense"),
     ("[daemon]\nport=65536\n", "port"), ("[daemon\n", "ethercord.conf")])
 def test_bad_daemon_configuration(lab, text, word):
+    """A slip there is told and costs no tunnel."""
     sites = ethercord.Sites(lab, start=False)
     (sites.daemon.config / "ethercord.conf").write_text(text)
-    sites.daemon.launch()
-    assert sites.daemon.process.wait(30) == 1
-    assert word in sites.daemon.text()
-    sites.daemon.process = None
+    sites.daemon.keyfile("t1", remote=FAR, id=1)
+    sites.daemon.start()
+    assert word in sites.daemon.text() and "ethercord.conf" in sites.daemon.text()
+    assert sites.client.state("t1") == "up"
+    assert sites.client.call(PATH, ethercord.PROPERTIES, "Get", "ss", MANAGER,
+                             "DefaultPort") == 65200
 
 
 def test_kernel_errors_carry_the_kernels_sentence(guard):
