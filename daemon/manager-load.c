@@ -79,7 +79,10 @@ static void on_tunnel(EcSettings *settings, EcOrigin origin, void *userdata)
 static void on_broken(const char *name, const char *sentence, void *userdata)
 {
 	Load *l = userdata;
-	const sd_bus_error error = SD_BUS_ERROR_MAKE_CONST(EC_ERROR_INVALID_SETTING, sentence);
+	g_auto(sd_bus_error) error = SD_BUS_ERROR_NULL;
+
+	/* Not a constant one, whose copies would keep pointing at the sentence. */
+	(void)ec_error(&error, EC_ERROR_INVALID_SETTING, "%s", sentence);
 
 	if (name)
 		g_hash_table_add(l->seen, g_strdup(name));
