@@ -272,7 +272,7 @@ class Client:
     def close(self):
         self.connection.close()
 
-    def call(self, path, interface, member, signature="", *values, timeout=60):
+    def call(self, path, interface, member, signature="", *values, timeout=15):
         return plain(self.connection.call_blocking(NAME, path, interface, member, signature,
                                                    values, timeout))
 
