@@ -75,6 +75,12 @@ def run(*command, check=True, timeout=60, **more):
     return done
 
 
+def lasting(link):
+    """Without what changes by itself: clocks."""
+    return {k: lasting(v) if isinstance(v, dict) else v for k, v in link.items()
+            if not k.endswith("_timer")}
+
+
 class Namespace:
     """A network namespace; gone with close()."""
 
@@ -127,11 +133,11 @@ class Namespace:
     def links(self, *more):
         """The kernel's links by name."""
         listed = json.loads(self.ip("-d", "-j", "link", "show", *more).stdout or "[]")
-        return {link["ifname"]: link for link in listed if link}
+        return {link["ifname"]: lasting(link) for link in listed if link}
 
     def link(self, name):
         done = self.ip("-d", "-j", "link", "show", "dev", name, check=False)
-        return json.loads(done.stdout)[0] if done.returncode == 0 else None
+        return lasting(json.loads(done.stdout)[0]) if done.returncode == 0 else None
 
     def ifindex(self, name):
         link = self.link(name)
@@ -147,7 +153,7 @@ class Namespace:
 
     def dump(self, *ours):
         """All that a person could have configured, but for the interfaces named."""
-        links = [dict(link, stats=None) for name, link in self.links().items() if name not in ours]
+        links = [link for name, link in self.links().items() if name not in ours]
         addresses = [a for a in json.loads(self.ip("-j", "addr", "show").stdout)
                      if a["ifname"] not in ours]
         routes = {v: [r for r in json.loads(self.ip(v, "-j", "route", "show", "table", "all")
