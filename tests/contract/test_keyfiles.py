@@ -281,11 +281,9 @@ def test_full_disk_changes_nothing(lab):
     sites.tunnel("t1", 1, flags="activate persist")
     before = (sites.daemon.tunnels / "t1.conf").read_text()
     flow = sites.flow()
-    with open(small / "filler", "wb") as f:
-        with pytest.raises(OSError):
-            while True:
-                f.write(bytes(4096))
-                f.flush()
+    with open(small / "filler", "wb", buffering=0) as f, pytest.raises(OSError):
+        while True:
+            f.write(bytes(4096))
     for attempt in (lambda: sites.client.update("t1", mtu=1300),
                     lambda: sites.client.add("t2", flags="persist activate", remote=FAR, id=2)):
         with pytest.raises(ethercord.dbus.DBusException, match="No space left"):

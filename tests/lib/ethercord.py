@@ -204,8 +204,17 @@ class Bus:
         self.process = subprocess.Popen(
             ["dbus-daemon", f"--config-file={config}", "--nofork", "--nopidfile", "--nosyslog"],
             env=dict(os.environ, DBUS_SYSTEM_BUS_ADDRESS=self.address))
-        wait_until((directory / "bus").is_socket, "dbus-daemon listens")
-        self.client = Client(self.address)
+        try:
+            self.client = wait_until(self.connect, "dbus-daemon listens")
+        except AssertionError:
+            self.process.kill()
+            raise
+
+    def connect(self):
+        try:
+            return Client(self.address)
+        except dbus.DBusException:
+            return None
 
     def close(self):
         self.client.close()
