@@ -66,11 +66,14 @@ static void on_tunnel(EcSettings *settings, EcOrigin origin, void *userdata)
 	if (!t) {
 		load_new(l, settings, origin, &error);
 	} else if (same_settings(t->settings, settings)) {
-		t->origin = origin;
 		(void)ec_settings_free(settings);
 	} else {
-		t->origin = origin;
 		(void)ec_manager_update(l->m, t, settings, false, &error);
+	}
+	if (t && t->origin != origin) {
+		t->origin = origin;
+		ec_tunnel_touch(t, EC_PROPERTY_PERSISTENT);
+		ec_tunnel_refresh(t);
 	}
 	if (sd_bus_error_is_set(&error))
 		report(l, &error);
