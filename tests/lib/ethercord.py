@@ -81,6 +81,19 @@ def lasting(link):
             if not k.endswith("_timer")}
 
 
+PASSING = {"operstate", "flags", "state", "topology_change", "topology_change_detected",
+           "root_port", "root_path_cost", "designated_cost", "topology_change_ack", "config_pending"}
+
+
+def configured(link):
+    """What a person could have set: without carrier and the state of ports, which follow later."""
+    result = {k: configured(v) if isinstance(v, dict) else v for k, v in lasting(link).items()
+              if k not in PASSING}
+    if "flags" in link:
+        result["up"] = "UP" in link["flags"]
+    return result
+
+
 class Namespace:
     """A network namespace; gone with close()."""
 
@@ -153,9 +166,10 @@ class Namespace:
 
     def dump(self, *ours):
         """All that a person could have configured, but for the interfaces named."""
-        links = [link for name, link in self.links().items() if name not in ours]
-        addresses = [a for a in json.loads(self.ip("-j", "addr", "show").stdout)
-                     if a["ifname"] not in ours]
+        links = [configured(link) for name, link in self.links().items() if name not in ours]
+        addresses = {a["ifname"]: a["addr_info"]
+                     for a in json.loads(self.ip("-j", "addr", "show").stdout)
+                     if a["ifname"] not in ours}
         routes = {v: [r for r in json.loads(self.ip(v, "-j", "route", "show", "table", "all")
                                             .stdout or "[]") if r.get("dev") not in ours]
                   for v in ("-4", "-6")}
