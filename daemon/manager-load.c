@@ -107,6 +107,7 @@ void ec_manager_start(EcManager *m)
 	EcTunnel *t;
 
 	read_files(&l);
+	ec_store_forget_records(m->store, seen);
 	ec_manager_sweep(m);
 	g_hash_table_iter_init(&i, m->tunnels);
 	while (g_hash_table_iter_next(&i, NULL, (gpointer *)&t))

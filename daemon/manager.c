@@ -459,12 +459,18 @@ int ec_manager_update(
 
 int ec_manager_remove(EcManager *m, EcTunnel *t, sd_bus_error *ret_error)
 {
-	int r = ec_store_remove(m->store, ec_tunnel_name(t), t->origin, ret_error);
+	bool drop = t->wanted && t->origin != EC_ORIGIN_VENDOR; /* whose file stays */
 
-	if (r < 0)
+	/* Its files go last: until then a start after a crash knows what it had taken. */
+	if (drop)
+		ec_tunnel_drop(t);
+	int r = ec_store_remove(m->store, ec_tunnel_name(t), t->origin, ret_error);
+	if (r < 0) {
+		if (drop)
+			(void)ec_tunnel_activate(t, NULL);
 		return r;
+	}
 	withdraw(m, t);
-	ec_tunnel_drop(t);
 	g_hash_table_remove(m->tunnels, ec_tunnel_name(t));
 	return 0;
 }

@@ -603,6 +603,7 @@ void ec_reconcile_lower(EcTunnel *t)
 
 static int join_bridge(EcTunnel *t, EcLink *ret, sd_bus_error *ret_error)
 {
+	g_auto(EcLink) port = { 0 };
 	uint8_t mac[6];
 
 	if (!t->settings->bridge)
@@ -618,9 +619,17 @@ static int join_bridge(EcTunnel *t, EcLink *ret, sd_bus_error *ret_error)
 				t->settings->bridge);
 	if (!t->settings->attach)
 		return 0;
-	r = ec_bridge_attach(kernel_of(t), t->settings, ret, &t->path, ret_error);
-	if (r > 0) {
+	/* Noted before it is done: a crash in between must not leave it in the bridge. */
+	bool take = !t->attached &&
+		    ec_kernel_link_by_name(kernel_of(t), t->settings->attach, &port, NULL) > 0 &&
+		    port.master != ret->ifindex;
+	if (take) {
 		t->attached = true;
+		ec_tunnel_record(t);
+	}
+	r = ec_bridge_attach(kernel_of(t), t->settings, ret, &t->path, ret_error);
+	if (take && r < 0) {
+		t->attached = false;
 		ec_tunnel_record(t);
 	}
 	return r;

@@ -415,6 +415,19 @@ void ec_store_set_record(EcStore *s, const char *name, EcRecord record)
 		(void)unlink(path);
 }
 
+void ec_store_forget_records(EcStore *s, GHashTable *but)
+{
+	g_autoptr(GDir) dir = g_dir_open(s->records, 0, NULL);
+	const char *entry;
+
+	while (dir && (entry = g_dir_read_name(dir))) {
+		g_autofree char *path = g_build_filename(s->records, entry, NULL);
+
+		if (!g_hash_table_contains(but, entry))
+			(void)unlink(path);
+	}
+}
+
 void ec_store_machine_seed(EcStore *s, uint8_t ret[static 32])
 {
 	g_autofree char *path = g_build_filename(s->state, "seed", NULL);

@@ -52,6 +52,8 @@ int ec_store_set_key(EcStore *s, const char *name, const char *key, sd_bus_error
 EcRecord ec_store_get_record(EcStore *s, const char *name);
 /* With known false the record is removed. */
 void ec_store_set_record(EcStore *s, const char *name, EcRecord record);
+/* Removes what a crash left of tunnels that are no more: those whose names are not in the set. */
+void ec_store_forget_records(EcStore *s, GHashTable *but);
 
 /* 32 bytes that no other machine and no other installation has, for derived MAC addresses. */
 void ec_store_machine_seed(EcStore *s, uint8_t ret[static 32]);
