@@ -119,9 +119,9 @@ static const Option options[] = {
 	{ "all", NULL, OPTION_ALL, offsetof(Ctl, all), NULL, "remove: every tunnel" },
 	{ "as", "ip|nmcli|networkd|keyfile", OPTION_AS, 0, parse_as, "export: the format" },
 	{ "peer", NULL, OPTION_PEER, offsetof(Ctl, peer), NULL,
-			"export: the mirrored configuration, for the far end" },
+			"export: the mirrored one, for the far end" },
 	{ "settings", NULL, OPTION_SETTINGS, 0, NULL,
-			"Print every setting (KEY) with its default and what it does" },
+			"Print every setting, its default and meaning" },
 	{ "help", NULL, OPTION_HELP, 0, NULL, "Print this and end" },
 	{ "version", NULL, OPTION_VERSION, 0, NULL, "Print the version and end" },
 };
