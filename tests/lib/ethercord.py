@@ -82,7 +82,8 @@ def lasting(link):
 
 
 PASSING = {"operstate", "flags", "state", "topology_change", "topology_change_detected",
-           "root_port", "root_path_cost", "designated_cost", "topology_change_ack", "config_pending"}
+           "tso_max_size", "tso_max_segs", "root_port",
+           "root_path_cost", "designated_cost", "topology_change_ack", "config_pending"}
 
 
 def configured(link):

@@ -51,7 +51,7 @@ def test_without_a_daemon(sites):
 USAGE = [["nonsense"], ["--nonsense"], ["add"], ["up"], ["set", "t1"], ["list", "--up"],
          ["export", "t1"], ["export", "t1", "--as", "pigeon"], ["up", "t1", "--timeout=x"],
          ["add", "t2", "ttl=999"], ["add", "t2", "nonsense=1"], ["add", "t2", "remote"],
-         ["add", "../x", *STATIC], ["set", "t1", "mtu=67"], ["list", "--json=pigeon"]]
+         ["add", "../x", *STATIC], ["set", "t1", "ttl=256"], ["list", "--json=pigeon"]]
 
 
 @pytest.mark.parametrize("words", USAGE, ids=" ".join)
@@ -264,7 +264,6 @@ def test_export_of_this_end_makes_the_same(lab):
     execute(sites.near, out)
     again = sites.near.link("ec-t1")
     assert again["linkinfo"] == made["linkinfo"] and again["mtu"] == made["mtu"]
-    assert again["address"] == made["address"] or "address" not in out
 
 
 @pytest.mark.parametrize("peer", [[], ["--peer"]], ids=["here", "peer"])
