@@ -22,7 +22,8 @@
  * A sweep looks at every interface once and settles whose it is: tunnels find their interfaces by
  * alias (adoption after a crash), what carries our tag and is wanted by nobody is deleted, what
  * does not carry it is left alone. Only one daemon of a network namespace sweeps, the one that
- * holds an abstract socket; a second copy would take the first one's tunnels for orphans.
+ * holds an abstract socket, and only while no second copy holds another: each would take the
+ * other's tunnels for orphans.
  *
  * Deleting an interface costs the kernel an RCU grace period of some 16 ms, and as long for a
  * thousand: the doomed gather until the bus is silent and go with one request.
@@ -30,6 +31,7 @@
 
 #define ROUND_USEC (100 * 1000ULL)
 #define LOCK_NAME "org.ethercord1.sweeper"
+#define GUEST_NAME "org.ethercord1.guest"
 
 static uint64_t now_usec(EcManager *m)
 {
@@ -121,6 +123,42 @@ static void on_kernel(EcKernelEvent what, const EcLink *link, void *userdata)
 	}
 }
 
+/* The abstract sockets belong to the network namespace and die with their holders. */
+static int socket_of(const char *name, int (*with)(int, const struct sockaddr *, socklen_t))
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	memcpy(address.sun_path + 1, name, strlen(name));
+	socklen_t n = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + strlen(name));
+	if (fd >= 0 && with(fd, (struct sockaddr *)&address, n) < 0) {
+		(void)close(fd);
+		return -1;
+	}
+	return fd;
+}
+
+static void take_lock(EcManager *m)
+{
+	int fd = socket_of(LOCK_NAME, bind);
+
+	m->sweeps = fd >= 0;
+	m->lock_fd = m->sweeps ? fd : socket_of(GUEST_NAME, bind);
+	if (!m->sweeps)
+		ec_log(LOG_WARNING, "another ethercordd runs in this network namespace; "
+				    "interfaces that nobody wants are left alone");
+}
+
+/* Whether all interfaces with our tag are this daemon's to judge. */
+static bool is_alone(const EcManager *m)
+{
+	int guest = m->sweeps ? socket_of(GUEST_NAME, connect) : -1;
+
+	if (guest >= 0)
+		(void)close(guest);
+	return m->sweeps && guest < 0;
+}
+
 /* Sweep */
 
 static bool bridge_is_wanted(EcManager *m, const char *name)
@@ -161,7 +199,7 @@ void ec_manager_sweep(EcManager *m)
 
 	m->sweep = false;
 	g_hash_table_remove_all(m->strangers);
-	if (m->lock_fd < 0)
+	if (!is_alone(m))
 		return;
 	int r = ec_kernel_links(m->kernel, sweep_link, m, &error);
 	if (r == -EINTR) { /* interfaces come and go too fast to be listed: later */
@@ -170,23 +208,6 @@ void ec_manager_sweep(EcManager *m)
 	} else if (r < 0) {
 		ec_log(LOG_WARNING, "%s", error.message);
 	}
-}
-
-/* The abstract socket belongs to the network namespace and dies with its holder. */
-static int take_lock(void)
-{
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-
-	memcpy(address.sun_path + 1, LOCK_NAME, strlen(LOCK_NAME));
-	socklen_t n = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + strlen(LOCK_NAME));
-	if (fd >= 0 && bind(fd, (struct sockaddr *)&address, n) < 0) {
-		(void)close(fd);
-		ec_log(LOG_WARNING, "another ethercordd runs in this network namespace; "
-				    "interfaces that nobody wants are left to it");
-		return -1;
-	}
-	return fd;
 }
 
 /* Work */
@@ -225,7 +246,7 @@ static bool nothing_is_wanted(EcManager *m)
 		if (t->wanted)
 			return false;
 	}
-	return m->lock_fd >= 0;
+	return is_alone(m);
 }
 
 void ec_manager_flush(EcManager *m)
@@ -598,7 +619,7 @@ int ec_manager_new(sd_event *event, sd_bus *bus, const EcConfig *config, EcManag
 		return r;
 	}
 	ec_store_machine_seed(m->store, m->seed);
-	m->lock_fd = take_lock();
+	take_lock(m);
 	*ret = m;
 	return 0;
 }

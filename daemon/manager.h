@@ -37,7 +37,8 @@ struct EcManager {
 
 	bool sweep;            /* look at every interface */
 	GHashTable *strangers; /* tagged interfaces that no tunnel knows: a reason to sweep */
-	int lock_fd; /* held by the one daemon of a network namespace that may sweep; -1 */
+	int lock_fd;           /* says to others in this network namespace that we are here; -1 */
+	bool sweeps;           /* we were the first here */
 	uint64_t worked_usec;
 	sd_event_source *work;    /* timer: dirty tunnels, sweep */
 	sd_event_source *flush;   /* idle: deletes the doomed */
