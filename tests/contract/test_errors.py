@@ -312,7 +312,7 @@ def test_bad_daemon_configuration(lab, text, word):
 
 def test_kernel_errors_carry_the_kernels_sentence(guard):
     """A UDP port that a stranger's VXLAN with the same VNI holds."""
-    far_vxlan(guard.near, "stranger", 44, local=None or "10.77.0.1", remote="10.77.0.3", port=7000)
-    with refused("Kernel") as _:
+    far_vxlan(guard.near, "stranger", 44, local="10.77.0.1", remote="10.77.0.3", port=7000)
+    with refused("Kernel", "ec-bad"):
         guard.client.add("bad", remote=FAR, id=44, data_port=7000)
     guard.near.ip("link", "del", "stranger")

@@ -3,11 +3,12 @@
 
 import base64
 import json
+import os
+import select
 import subprocess
 
 import pytest
 
-import ethercord
 from ethercord import CTL, FAR, NEAR, Sites, bridge, ping, wait_until
 
 STATIC = ["control=static", "underlay=any", "encapsulation=vxlan", f"remote={FAR}"]
@@ -169,7 +170,7 @@ def test_monitor(lab, sites, mode):
     def listening():
         sites.client.add("probe", "", remote=FAR, id=99)
         sites.client.on("probe", "Remove")
-        return ethercord.os.read(monitor.stdout.fileno(), 65536) \
+        return os.read(monitor.stdout.fileno(), 65536) \
             if readable(monitor.stdout) else None
     wait_until(listening, "the monitor prints")
     sites.tunnel()
@@ -179,7 +180,7 @@ def test_monitor(lab, sites, mode):
 
     def seen():
         if readable(monitor.stdout):
-            log.append(ethercord.os.read(monitor.stdout.fileno(), 65536).decode())
+            log.append(os.read(monitor.stdout.fileno(), 65536).decode())
         text = "".join(log)
         return [line for line in text.splitlines() if "t1" in line and "removed" in line]
     wait_until(seen, "it tells of the removal")
@@ -196,7 +197,7 @@ def test_monitor(lab, sites, mode):
 
 
 def readable(stream):
-    return bool(ethercord.GLib) and bool(__import__("select").select([stream], [], [], 0)[0])
+    return bool(select.select([stream], [], [], 0)[0])
 
 
 def test_keys(sites):
