@@ -24,8 +24,8 @@ static bool try(EcManager *m, const EcEncap *encap)
 	(void)ec_address_from_string("192.0.2.2", &wire.remote);
 	/* Kinds that share a link kind must not look like twins of each other. */
 	wire.id = encap->id_max ? encap->id_max - serial % 1000 : 0;
-	if (encap->data_port)
-		wire.data_port = wire.remote_data_port = 9; /* discard, RFC 863 */
+	if (encap->data_port) /* above 1023: the daemon may not bind what is below */
+		wire.data_port = wire.remote_data_port = (uint16_t)(64000 + serial % 1000);
 	g_snprintf(name, sizeof(name), "ec-try-%u", serial++ % 100000);
 	if (!info || encap->fill(&wire, info) < 0)
 		return false;
