@@ -23,8 +23,9 @@ class Killer:
                                  f"inject={syscall}:signal=KILL:when={number}", "-p", daemon.pid,
                                  stderr=subprocess.DEVNULL)
         status = pathlib.Path(f"/proc/{daemon.pid}/status")
-        wait_until(lambda: f"TracerPid:\t{self.process.pid}\n" in status.read_text(),
-                   "strace looks on")
+        # It may have struck already: echoes of what was done before make the daemon look, too.
+        wait_until(lambda: self.process.poll() is not None or
+                   f"TracerPid:\t{self.process.pid}\n" in status.read_text(), "strace looks on")
 
     def end(self):
         if self.process.poll() is None:
