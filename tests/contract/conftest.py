@@ -1,51 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Fixtures of these tests; tests/lib/ethercord.py has the rest."""
+"""The fixtures of these tests are in tests/lib/fixtures.py."""
 
-import os
 import pathlib
-import signal
 import sys
 
-import pytest
-
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
-import ethercord
-
-LIMIT = 120  # s per test
-
-
-def pytest_sessionstart(session):
-    if os.geteuid() != 0:
-        pytest.exit("network namespaces need root", 1)
-    for program in (ethercord.DAEMON, ethercord.CTL):
-        if not program.exists():
-            pytest.exit(f"there is no {program}: build first, or set ETHERCORD_BUILD", 1)
-    ethercord.remove_stale_namespaces()
-
-
-@pytest.fixture(autouse=True)
-def time_limit(request):
-    """For pytest without its plugin timeout."""
-    if request.config.pluginmanager.hasplugin("timeout") and request.config.getvalue("timeout"):
-        yield
-        return
-
-    def too_long(number, frame):
-        raise TimeoutError(f"the test took longer than {LIMIT} s")
-    before = signal.signal(signal.SIGALRM, too_long)
-    signal.alarm(LIMIT)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
-
-
-@pytest.fixture
-def lab():
-    made = ethercord.Lab()
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def sites(lab):
-    return ethercord.Sites(lab)
+from fixtures import *

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Fixtures that contract and netns share."""
+
+import os
+import signal
+
+import pytest
+
+import ethercord
+
+LIMIT = 120  # s per test
+
+
+def pytest_sessionstart(session):
+    if os.geteuid() != 0:
+        pytest.exit("network namespaces need root", 1)
+    for program in (ethercord.DAEMON, ethercord.CTL):
+        if not program.exists():
+            pytest.exit(f"there is no {program}: build first, or set ETHERCORD_BUILD", 1)
+    ethercord.remove_stale_namespaces()
+
+
+@pytest.fixture(autouse=True)
+def time_limit(request):
+    """For pytest without its plugin timeout."""
+    if request.config.pluginmanager.hasplugin("timeout") and request.config.getvalue("timeout"):
+        yield
+        return
+
+    def too_long(number, frame):
+        raise TimeoutError(f"the test took longer than {LIMIT} s")
+    before = signal.signal(signal.SIGALRM, too_long)
+    signal.alarm(LIMIT)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture
+def lab():
+    made = ethercord.Lab()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def sites(lab):
+    return ethercord.Sites(lab)
