@@ -52,8 +52,10 @@ int ec_store_new(const char *config_dir, const char *state_dir, const char *runt
 	const struct {
 		const char *path;
 		int mode;
-	} directory[] = { { s->tunnels[EC_ORIGIN_CONFIG], 0755 },
-		{ s->tunnels[EC_ORIGIN_RUNTIME], 0755 }, { s->keys, 0700 }, { s->records, 0755 } };
+	} directory[] = { { s->tunnels[EC_ORIGIN_RUNTIME], 0755 }, { s->keys, 0700 },
+		{ s->records, 0755 } };
+	/* Needed only to keep tunnels over a reboot: saving one then says what is wrong. */
+	(void)make_directory(s->tunnels[EC_ORIGIN_CONFIG], 0755, NULL);
 	for (size_t i = 0; r >= 0 && i < EC_ELEMENTS(directory); i++)
 		r = make_directory(directory[i].path, directory[i].mode, ret_error);
 	if (r < 0) {
