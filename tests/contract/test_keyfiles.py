@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 
+import dbus
 import pytest
 
 import ethercord
@@ -293,3 +294,16 @@ def test_full_disk_changes_nothing(lab):
     assert sites.near.link("ec-t1")["mtu"] == 1450 == sites.client.get("t1")["Mtu"]
     assert "mtu" not in sites.client.get("t1")["Settings"]
     assert flow.stop(50) == []
+
+
+def test_no_place_to_save(lab):
+    """Without tunnels.d, and without the right to make it, only saving fails."""
+    sites = ethercord.Sites(lab, start=False)
+    sites.daemon.tunnels.rmdir()
+    sites.daemon.tunnels.write_text("in the way")
+    sites.daemon.start()
+    index = sites.near.ifindex(sites.tunnel("t1"))
+    with pytest.raises(dbus.DBusException, match="tunnels.d"):
+        sites.client.add("t2", "persist", remote=FAR, id=2)
+    assert sites.client.tunnels() == ["t1"]
+    assert sites.near.ifindex("ec-t1") == index
