@@ -63,14 +63,13 @@ int ec_bridge_ensure(EcKernel *k, const EcSettings *settings, const uint8_t mac[
 static bool carries_default_route(EcKernel *k, int ifindex)
 {
 	static const char *const somewhere[] = { "192.0.2.1", "2001:db8::1" };
-	const EcAddress any = { .family = AF_UNSPEC };
 
 	for (size_t i = 0; i < EC_ELEMENTS(somewhere); i++) {
-		EcAddress to;
+		EcFlow flow = { 0 };
 		EcRoute route;
 
-		if (ec_address_from_string(somewhere[i], &to) == 0 &&
-				ec_kernel_route_get(k, &to, &any, 0, &route, NULL) > 0 &&
+		if (ec_address_from_string(somewhere[i], &flow.remote) == 0 &&
+				ec_kernel_route_get(k, &flow, &route, NULL) > 0 &&
 				route.ifindex == ifindex)
 			return true;
 	}

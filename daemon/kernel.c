@@ -2,22 +2,14 @@
 #include "kernel.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <linux/fou.h>
 #include <linux/genetlink.h>
 #include <linux/if_link.h>
 #include <linux/nl80211.h>
 #include <linux/rtnetlink.h>
-#include <netlink/errno.h>
 #include <netlink/genl/ctrl.h>
 #include <netlink/genl/genl.h>
-#include <netlink/socket.h>
-#include <spawn.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 /*
  * DOC: Theory of operation
@@ -26,146 +18,28 @@
  * sent and its answer read before anything else happens. That costs nothing, since the kernel works
  * inside sendmsg(). Events come through another socket (kernel-watch.c).
  *
- * libnl turns errno into codes of its own and drops extended acknowledgements. exchange() therefore
- * looks at the error message itself, keeps errno and the kernel's sentence (NLMSGERR_ATTR_MSG), and
- * fail() puts that sentence at the end of the D-Bus error. No libnl code leaves this file.
+ * netlink.c keeps the kernel's own sentence of each refusal; it ends the D-Bus error.
  *
  * Nothing about links is cached: whoever decides reads the link anew, so a decision is never made
  * on an event that is older than our own last command.
- *
- * FOU receive ports belong to no link, so they are counted here. A port that we opened is marked by
- * a file in the runtime directory: after a crash the mark says that the port is ours to close.
  */
-
-typedef struct FouPort {
-	unsigned holders;
-	bool ours;
-} FouPort;
 
 struct EcKernel {
 	struct nl_sock *route;
 	struct nl_sock *generic;
-	char *runtime_dir;
-	GHashTable *fou_ports; /* family << 16 | port -> FouPort */
+	EcFou *fou;
 };
-
-/* What one exchange() is waiting for. */
-typedef struct Answer {
-	int (*on_message)(struct nlmsghdr *h, void *userdata);
-	void *userdata;
-	int error; /* -errno of the kernel */
-	char said[200];
-	bool complete;
-} Answer;
-
-static int on_error(struct sockaddr_nl *from, struct nlmsgerr *e, void *userdata)
-{
-	Answer *a = userdata;
-	struct nlmsghdr *h = (void *)((char *)e - NLMSG_HDRLEN);
-	struct nlattr *tb[NLMSGERR_ATTR_MAX + 1];
-	int skip = (int)sizeof(*e);
-
-	a->error = e->error;
-	a->complete = true;
-	if (!(h->nlmsg_flags & NLM_F_ACK_TLVS))
-		return NL_STOP;
-	if (!(h->nlmsg_flags & NLM_F_CAPPED))
-		skip += (int)(e->msg.nlmsg_len - sizeof(e->msg));
-	if (nlmsg_parse(h, skip, tb, NLMSGERR_ATTR_MAX, NULL) >= 0 && tb[NLMSGERR_ATTR_MSG])
-		nla_strlcpy(a->said, tb[NLMSGERR_ATTR_MSG], sizeof(a->said));
-	return NL_STOP;
-}
-
-static int on_ack(struct nl_msg *msg, void *userdata)
-{
-	((Answer *)userdata)->complete = true;
-	return NL_STOP;
-}
-
-static int on_valid(struct nl_msg *msg, void *userdata)
-{
-	Answer *a = userdata;
-
-	if (a->on_message)
-		a->error = a->on_message(nlmsg_hdr(msg), a->userdata);
-	return NL_OK;
-}
-
-/* Sends a request and reads all of its answer. 0, or -errno with a->said filled if the kernel said
- * anything. */
-static int exchange(struct nl_sock *sk, struct nl_msg *msg, Answer *a)
-{
-	struct nl_cb *cb = nl_cb_alloc(NL_CB_DEFAULT);
-
-	if (!cb)
-		return -ENOMEM;
-	nl_cb_err(cb, NL_CB_CUSTOM, on_error, a);
-	nl_cb_set(cb, NL_CB_ACK, NL_CB_CUSTOM, on_ack, a);
-	nl_cb_set(cb, NL_CB_FINISH, NL_CB_CUSTOM, on_ack, a);
-	nl_cb_set(cb, NL_CB_VALID, NL_CB_CUSTOM, on_valid, a);
-	errno = 0;
-	int r = nl_send_auto(sk, msg) < 0 ? -(errno ? errno : EIO) : 0;
-	while (r == 0 && !a->complete) {
-		errno = 0;
-		int n = nl_recvmsgs(sk, cb);
-		if (n == -NLE_DUMP_INTR)
-			r = -EINTR; /* the list changed while it was read out */
-		else if (n < 0 && !a->complete)
-			r = -(errno ? errno : EIO);
-	}
-	nl_cb_put(cb);
-	return r < 0 ? r : a->error;
-}
-
-static int fail(int error, const Answer *a, sd_bus_error *ret_error, const char *format, ...)
-		G_GNUC_PRINTF(4, 5);
-
-static int fail(int error, const Answer *a, sd_bus_error *ret_error, const char *format, ...)
-{
-	va_list ap;
-
-	va_start(ap, format);
-	g_autofree char *what = g_strdup_vprintf(format, ap);
-	va_end(ap);
-	(void)ec_error(ret_error, EC_ERROR_KERNEL, "%s: %s%s%s%s", what, a->said,
-			a->said[0] ? " (" : "", g_strerror(-error), a->said[0] ? ")" : "");
-	return error;
-}
-
-static int socket_open(int protocol, struct nl_sock **ret)
-{
-	struct nl_sock *sk = nl_socket_alloc();
-	int on = 1;
-
-	if (!sk)
-		return -ENOMEM;
-	errno = 0;
-	if (nl_connect(sk, protocol) < 0) {
-		int r = -(errno ? errno : EIO);
-		nl_socket_free(sk);
-		return r;
-	}
-	(void)fcntl(nl_socket_get_fd(sk), F_SETFD, FD_CLOEXEC);
-	/* One look at each answer instead of two; the kernel fills at most 32 KiB. */
-	nl_socket_disable_msg_peek(sk);
-	(void)nl_socket_set_msg_buf_size(sk, 32768);
-	(void)setsockopt(nl_socket_get_fd(sk), SOL_NETLINK, NETLINK_EXT_ACK, &on, sizeof(on));
-	(void)setsockopt(nl_socket_get_fd(sk), SOL_NETLINK, NETLINK_CAP_ACK, &on, sizeof(on));
-	*ret = sk;
-	return 0;
-}
 
 int ec_kernel_new(const char *runtime_dir, EcKernel **ret)
 {
 	EcKernel *k = g_new0(EcKernel, 1);
-	int r = socket_open(NETLINK_ROUTE, &k->route);
+	int r = ec_netlink_open(NETLINK_ROUTE, &k->route);
 
 	/* The longest request is some 400 bytes; libnl would clear a page for each. */
 	nlmsg_set_default_size(1024);
 	if (r >= 0)
-		r = socket_open(NETLINK_GENERIC, &k->generic);
-	k->runtime_dir = g_strdup(runtime_dir);
-	k->fou_ports = g_hash_table_new_full(NULL, NULL, NULL, g_free);
+		r = ec_netlink_open(NETLINK_GENERIC, &k->generic);
+	k->fou = ec_fou_new(k->generic, runtime_dir);
 	if (r < 0) {
 		(void)ec_kernel_free(k);
 		return r;
@@ -180,10 +54,14 @@ EcKernel *ec_kernel_free(EcKernel *k)
 		return NULL;
 	nl_socket_free(k->route);
 	nl_socket_free(k->generic);
-	g_hash_table_unref(k->fou_ports);
-	g_free(k->runtime_dir);
+	(void)ec_fou_free(k->fou);
 	g_free(k);
 	return NULL;
+}
+
+EcFou *ec_kernel_fou(EcKernel *k)
+{
+	return k->fou;
 }
 
 /* Links */
@@ -284,17 +162,18 @@ static int link_get(EcKernel *k, const char *name, int ifindex, uint32_t filter,
 	struct ifinfomsg ifi = { .ifi_index = ifindex };
 	g_autoptr(EcMessage) msg = nlmsg_alloc_simple(RTM_GETLINK, NLM_F_REQUEST);
 	EcLink link = { 0 };
-	Answer a = { .on_message = take_link, .userdata = &link };
+	EcNetlinkAnswer a = { .on_message = take_link, .userdata = &link };
 
 	if (!msg || nlmsg_append(msg, &ifi, sizeof(ifi), NLMSG_ALIGNTO) < 0 ||
 			(name && nla_put_string(msg, IFLA_IFNAME, name) < 0) ||
 			nla_put_u32(msg, IFLA_EXT_MASK, filter) < 0)
 		return -ENOBUFS;
-	int r = exchange(k->route, msg, &a);
+	int r = ec_netlink_exchange(k->route, msg, &a);
 	if (r == -ENODEV)
 		return 0;
 	if (r < 0)
-		return fail(r, &a, ret_error, "cannot look at interface %s", name ? name : "");
+		return ec_netlink_fail(
+				r, &a, ret_error, "cannot look at interface %s", name ? name : "");
 	*ret = link;
 	return 1;
 }
@@ -323,15 +202,15 @@ static int collect_link(struct nlmsghdr *h, void *userdata)
 	return 0;
 }
 
-static int dump_links(EcKernel *k, GArray *links, Answer *a)
+static int dump_links(EcKernel *k, GArray *links, EcNetlinkAnswer *a)
 {
 	struct ifinfomsg ifi = { 0 };
 	g_autoptr(EcMessage) msg = nlmsg_alloc_simple(RTM_GETLINK, NLM_F_REQUEST | NLM_F_DUMP);
 
 	if (!msg || nlmsg_append(msg, &ifi, sizeof(ifi), NLMSG_ALIGNTO) < 0)
 		return -ENOBUFS;
-	*a = (Answer){ .on_message = collect_link, .userdata = links };
-	return exchange(k->route, msg, a);
+	*a = (EcNetlinkAnswer){ .on_message = collect_link, .userdata = links };
+	return ec_netlink_exchange(k->route, msg, a);
 }
 
 int ec_kernel_links(EcKernel *k, void (*f)(const EcLink *link, void *userdata), void *userdata,
@@ -339,7 +218,7 @@ int ec_kernel_links(EcKernel *k, void (*f)(const EcLink *link, void *userdata), 
 {
 	g_autoptr(GArray) links = g_array_new(false, false, sizeof(EcLink));
 	int r, tries = 0;
-	Answer a;
+	EcNetlinkAnswer a;
 
 	g_array_set_clear_func(links, (GDestroyNotify)ec_link_done);
 	do {
@@ -347,7 +226,7 @@ int ec_kernel_links(EcKernel *k, void (*f)(const EcLink *link, void *userdata), 
 		r = dump_links(k, links, &a);
 	} while (r == -EINTR && ++tries < 3);
 	if (r < 0)
-		return fail(r, &a, ret_error, "cannot list the interfaces");
+		return ec_netlink_fail(r, &a, ret_error, "cannot list the interfaces");
 	for (guint i = 0; i < links->len; i++)
 		f(&g_array_index(links, EcLink, i), userdata);
 	return 0;
@@ -405,7 +284,7 @@ int ec_kernel_link_set(EcKernel *k, const EcLinkChange *c, sd_bus_error *ret_err
 	struct ifinfomsg ifi = { .ifi_index = c->ifindex };
 	int flags = NLM_F_REQUEST | NLM_F_ACK | (c->ifindex ? 0 : NLM_F_CREATE | NLM_F_EXCL);
 	g_autoptr(EcMessage) msg = nlmsg_alloc_simple(RTM_NEWLINK, flags);
-	Answer a = { 0 };
+	EcNetlinkAnswer a = { 0 };
 
 	if (c->up) {
 		ifi.ifi_change = IFF_UP;
@@ -413,15 +292,16 @@ int ec_kernel_link_set(EcKernel *k, const EcLinkChange *c, sd_bus_error *ret_err
 	}
 	if (!msg || nlmsg_append(msg, &ifi, sizeof(ifi), NLMSG_ALIGNTO) < 0 ||
 			put_change(msg, c) < 0)
-		return fail(-ENOBUFS, &a, ret_error, "cannot word a request to the kernel");
-	int r = exchange(k->route, msg, &a);
+		return ec_netlink_fail(
+				-ENOBUFS, &a, ret_error, "cannot word a request to the kernel");
+	int r = ec_netlink_exchange(k->route, msg, &a);
 	if (r >= 0)
 		return 0;
 	if (!c->ifindex)
-		return fail(r, &a, ret_error, "the kernel refused to make the %s interface %s",
-				c->kind, c->name);
+		return ec_netlink_fail(r, &a, ret_error,
+				"the kernel refused to make the %s interface %s", c->kind, c->name);
 	char name[IF_NAMESIZE];
-	return fail(r, &a, ret_error, "the kernel refused to change interface %s",
+	return ec_netlink_fail(r, &a, ret_error, "the kernel refused to change interface %s",
 			if_indextoname((unsigned)c->ifindex, name) ? name : "that is gone");
 }
 
@@ -429,15 +309,17 @@ static int link_delete(EcKernel *k, int ifindex, uint32_t group, sd_bus_error *r
 {
 	struct ifinfomsg ifi = { .ifi_index = ifindex };
 	g_autoptr(EcMessage) msg = nlmsg_alloc_simple(RTM_DELLINK, NLM_F_REQUEST | NLM_F_ACK);
-	Answer a = { 0 };
+	EcNetlinkAnswer a = { 0 };
 
 	if (!msg || nlmsg_append(msg, &ifi, sizeof(ifi), NLMSG_ALIGNTO) < 0 ||
 			(!ifindex && nla_put_u32(msg, IFLA_GROUP, group) < 0))
 		return -ENOBUFS;
-	int r = exchange(k->route, msg, &a);
+	int r = ec_netlink_exchange(k->route, msg, &a);
 	if (r == -ENODEV)
 		return 0;
-	return r < 0 ? fail(r, &a, ret_error, "the kernel refused to delete an interface") : 0;
+	return r < 0 ? ec_netlink_fail(r, &a, ret_error,
+				       "the kernel refused to delete an interface")
+		     : 0;
 }
 
 int ec_kernel_link_delete(EcKernel *k, int ifindex, sd_bus_error *ret_error)
@@ -470,17 +352,17 @@ int ec_kernel_address_set(EcKernel *k, int ifindex, const EcAddress *address, un
 	g_autoptr(EcMessage) msg = nlmsg_alloc_simple(present ? RTM_NEWADDR : RTM_DELADDR, flags);
 	int size = (int)ec_address_size(address);
 	char text[INET6_ADDRSTRLEN];
-	Answer a = { 0 };
+	EcNetlinkAnswer a = { 0 };
 
 	if (!msg || nlmsg_append(msg, &ifa, sizeof(ifa), NLMSG_ALIGNTO) < 0 ||
 			nla_put(msg, IFA_LOCAL, size, address->bytes) < 0 ||
 			nla_put(msg, IFA_ADDRESS, size, address->bytes) < 0 ||
 			(present && put_broadcast(msg, address, length) < 0))
 		return -ENOBUFS;
-	int r = exchange(k->route, msg, &a);
+	int r = ec_netlink_exchange(k->route, msg, &a);
 	if (r >= 0 || (present ? r == -EEXIST : r == -EADDRNOTAVAIL || r == -ENODEV))
 		return 0;
-	return fail(r, &a, ret_error, "the kernel refused to %s address %s/%u",
+	return ec_netlink_fail(r, &a, ret_error, "the kernel refused to %s address %s/%u",
 			present ? "add" : "remove", ec_address_to_string(address, text), length);
 }
 
@@ -493,6 +375,12 @@ static int take_route(struct nlmsghdr *h, void *userdata)
 	if (nlmsg_parse(h, sizeof(*rtm), tb, RTA_MAX, NULL) < 0)
 		return -EBADMSG;
 	route->type = rtm->rtm_type;
+	route->table = tb[RTA_TABLE] ? nla_get_u32(tb[RTA_TABLE]) : rtm->rtm_table;
+	if (tb[RTA_GATEWAY]) {
+		route->gateway.family = rtm->rtm_family;
+		nla_memcpy(route->gateway.bytes, tb[RTA_GATEWAY],
+				(int)ec_address_size(&route->gateway));
+	}
 	if (tb[RTA_OIF])
 		route->ifindex = nla_get_s32(tb[RTA_OIF]);
 	if (tb[RTA_PREFSRC]) {
@@ -506,177 +394,53 @@ static int take_route(struct nlmsghdr *h, void *userdata)
 	return 0;
 }
 
-int ec_kernel_route_get(EcKernel *k, const EcAddress *to, const EcAddress *from, uint32_t fwmark,
-		EcRoute *ret, sd_bus_error *ret_why)
+static int put_flow(struct nl_msg *msg, const EcFlow *flow, int size)
 {
-	int size = (int)ec_address_size(to);
-	struct rtmsg rtm = { .rtm_family = (uint8_t)to->family,
-		.rtm_dst_len = (uint8_t)(size * 8) };
+	bool udp = flow->protocol == IPPROTO_UDP;
+
+	if (nla_put(msg, RTA_DST, size, flow->remote.bytes) < 0 ||
+			(flow->local.family &&
+					nla_put(msg, RTA_SRC, size, flow->local.bytes) < 0) ||
+			(flow->fwmark && nla_put_u32(msg, RTA_MARK, flow->fwmark) < 0) ||
+			(udp && nla_put_u8(msg, RTA_IP_PROTO, flow->protocol) < 0) ||
+			(udp && nla_put_u16(msg, RTA_DPORT, htons(flow->port)) < 0))
+		return -ENOBUFS;
+	return 0;
+}
+
+int ec_kernel_route_get(EcKernel *k, const EcFlow *flow, EcRoute *ret, sd_bus_error *ret_why)
+{
+	int size = (int)ec_address_size(&flow->remote);
+	struct rtmsg rtm = { .rtm_family = (uint8_t)flow->remote.family,
+		.rtm_dst_len = (uint8_t)(size * 8),
+		.rtm_src_len = (uint8_t)(ec_address_size(&flow->local) * 8) };
 	g_autoptr(EcMessage) msg = nlmsg_alloc_simple(RTM_GETROUTE, NLM_F_REQUEST);
 	char text[INET6_ADDRSTRLEN];
 	EcRoute route = { 0 };
-	Answer a = { .on_message = take_route, .userdata = &route };
+	EcNetlinkAnswer a = { .on_message = take_route, .userdata = &route };
 
-	if (from->family != AF_UNSPEC)
-		rtm.rtm_src_len = rtm.rtm_dst_len;
 	if (!msg || nlmsg_append(msg, &rtm, sizeof(rtm), NLMSG_ALIGNTO) < 0 ||
-			nla_put(msg, RTA_DST, size, to->bytes) < 0 ||
-			(rtm.rtm_src_len && nla_put(msg, RTA_SRC, size, from->bytes) < 0) ||
-			(fwmark && nla_put_u32(msg, RTA_MARK, fwmark) < 0))
+			put_flow(msg, flow, size) < 0)
 		return -ENOBUFS;
-	int r = exchange(k->route, msg, &a);
+	int r = ec_netlink_exchange(k->route, msg, &a);
 	if (r >= 0 && route.ifindex) {
 		if (route.source.family == AF_UNSPEC)
-			route.source = *from;
+			route.source = flow->local;
 		*ret = route;
 		return 1;
 	}
-	(void)ec_address_to_string(to, text);
+	(void)ec_address_to_string(&flow->remote, text);
 	if (r == -EINVAL && rtm.rtm_src_len) {
 		char source[INET6_ADDRSTRLEN];
 
 		(void)ec_error(ret_why, EC_ERROR_NO_UNDERLAY,
 				"local address %s is on no interface of this machine",
-				ec_address_to_string(from, source));
+				ec_address_to_string(&flow->local, source));
 		return 0;
 	}
 	(void)ec_error(ret_why, EC_ERROR_NO_UNDERLAY, "no route to %s: %s", text,
 			r < 0 ? g_strerror(-r) : "the kernel names no interface");
 	return 0;
-}
-
-/* Foo over UDP */
-
-static void load_module(const char *name)
-{
-	/* "fou" and "fou6" have no alias the kernel would load them by. Without the right to load
-	 * (our unit has systemd do it) the kernel's own refusal follows. */
-	const char *argv[] = { "modprobe", "-q", name, NULL };
-	static char *const none[] = { NULL };
-	pid_t pid;
-
-	if (posix_spawn(&pid, "/sbin/modprobe", NULL, NULL, (char *const *)argv, none) == 0)
-		(void)waitpid(pid, NULL, 0);
-}
-
-static int fou_family(EcKernel *k)
-{
-	int id = genl_ctrl_resolve(k->generic, FOU_GENL_NAME);
-
-	if (id < 0) {
-		load_module("fou");
-		id = genl_ctrl_resolve(k->generic, FOU_GENL_NAME);
-	}
-	return id < 0 ? -EOPNOTSUPP : id;
-}
-
-static struct nl_msg *fou_message(int id, uint8_t command, int family, uint16_t port)
-{
-	g_autoptr(EcMessage) msg = nlmsg_alloc();
-
-	if (!msg ||
-			!genlmsg_put(msg, NL_AUTO_PORT, NL_AUTO_SEQ, id, 0,
-					NLM_F_REQUEST | NLM_F_ACK, command, FOU_GENL_VERSION) ||
-			nla_put_u16(msg, FOU_ATTR_PORT, htons(port)) < 0 ||
-			nla_put_u8(msg, FOU_ATTR_AF, (uint8_t)family) < 0)
-		return NULL;
-	return g_steal_pointer(&msg);
-}
-
-static int take_fou(struct nlmsghdr *h, void *userdata)
-{
-	struct nlattr *tb[FOU_ATTR_MAX + 1];
-
-	if (genlmsg_parse(h, 0, tb, FOU_ATTR_MAX, NULL) < 0)
-		return -EBADMSG;
-	*(bool *)userdata = tb[FOU_ATTR_IPPROTO] && nla_get_u8(tb[FOU_ATTR_IPPROTO]) == IPPROTO_GRE;
-	return 0;
-}
-
-/* Whether somebody's FOU port here serves GRE. */
-static bool fou_serves_gre(EcKernel *k, int id, int family, uint16_t port)
-{
-	bool gre = false;
-	Answer a = { .on_message = take_fou, .userdata = &gre };
-	g_autoptr(EcMessage) msg = fou_message(id, FOU_CMD_GET, family, port);
-
-	return msg && exchange(k->generic, msg, &a) >= 0 && gre;
-}
-
-static char *fou_mark(EcKernel *k, int family, uint16_t port)
-{
-	return g_strdup_printf("%s/fou/ipv%d-%u", k->runtime_dir, family == AF_INET ? 4 : 6, port);
-}
-
-/* 1: opened, 0: was open for GRE already, or -errno. */
-static int fou_open(EcKernel *k, int family, uint16_t port, sd_bus_error *ret_error)
-{
-	Answer a = { 0 };
-	int id = fou_family(k);
-
-	if (id < 0)
-		return ec_error(ret_error, EC_ERROR_NOT_SUPPORTED,
-				"this kernel has no foo-over-UDP (module fou)");
-	if (family == AF_INET6)
-		load_module("fou6");
-	g_autoptr(EcMessage) msg = fou_message(id, FOU_CMD_ADD, family, port);
-	if (!msg || nla_put_u8(msg, FOU_ATTR_IPPROTO, IPPROTO_GRE) < 0 ||
-			nla_put_u8(msg, FOU_ATTR_TYPE, FOU_ENCAP_DIRECT) < 0)
-		return -ENOBUFS;
-	int r = exchange(k->generic, msg, &a);
-	if (r >= 0)
-		return 1;
-	if ((r == -EADDRINUSE || r == -EALREADY) && fou_serves_gre(k, id, family, port))
-		return 0;
-	if (r == -EADDRINUSE || r == -EALREADY)
-		return ec_error(ret_error, EC_ERROR_BUSY,
-				"UDP port %u is in use by another program; choose another data-port",
-				port);
-	return fail(r, &a, ret_error, "the kernel refused foo-over-UDP port %u", port);
-}
-
-int ec_kernel_fou_ref(EcKernel *k, int family, uint16_t port, sd_bus_error *ret_error)
-{
-	gpointer key = GUINT_TO_POINTER((guint)family << 16 | port);
-	FouPort *p = g_hash_table_lookup(k->fou_ports, key);
-
-	if (!p) {
-		int r = fou_open(k, family, port, ret_error);
-		if (r < 0)
-			return r;
-		g_autofree char *mark = fou_mark(k, family, port);
-		g_autofree char *dir = g_path_get_dirname(mark);
-		if (r > 0) {
-			(void)g_mkdir_with_parents(dir, 0755);
-			(void)g_file_set_contents(mark, "", 0, NULL);
-		}
-		p = g_new0(FouPort, 1);
-		p->ours = r > 0 || access(mark, F_OK) == 0;
-		g_hash_table_insert(k->fou_ports, key, p);
-	}
-	p->holders++;
-	return 0;
-}
-
-void ec_kernel_fou_unref(EcKernel *k, int family, uint16_t port)
-{
-	gpointer key = GUINT_TO_POINTER((guint)family << 16 | port);
-	FouPort *p = g_hash_table_lookup(k->fou_ports, key);
-
-	if (!p || --p->holders > 0)
-		return;
-	if (p->ours) {
-		Answer a = { 0 };
-		int id = fou_family(k);
-		g_autoptr(EcMessage) msg =
-				id < 0 ? NULL : fou_message(id, FOU_CMD_DEL, family, port);
-		g_autofree char *mark = fou_mark(k, family, port);
-
-		if (msg)
-			(void)exchange(k->generic, msg, &a);
-		(void)unlink(mark);
-	}
-	g_hash_table_remove(k->fou_ports, key);
 }
 
 /* Wi-Fi */
@@ -699,12 +463,12 @@ bool ec_kernel_wifi_refuses_bridge(EcKernel *k, int ifindex)
 	int id = genl_ctrl_resolve(k->generic, NL80211_GENL_NAME);
 	g_autoptr(EcMessage) msg = id < 0 ? NULL : nlmsg_alloc();
 	bool refuses = false;
-	Answer a = { .on_message = take_wifi, .userdata = &refuses };
+	EcNetlinkAnswer a = { .on_message = take_wifi, .userdata = &refuses };
 
 	if (!msg ||
 			!genlmsg_put(msg, NL_AUTO_PORT, NL_AUTO_SEQ, id, 0, NLM_F_REQUEST,
 					NL80211_CMD_GET_INTERFACE, 0) ||
 			nla_put_u32(msg, NL80211_ATTR_IFINDEX, (uint32_t)ifindex) < 0)
 		return false;
-	return exchange(k->generic, msg, &a) >= 0 && refuses;
+	return ec_netlink_exchange(k->generic, msg, &a) >= 0 && refuses;
 }

@@ -2,9 +2,9 @@
 #pragma once
 
 #include <net/if.h>
-#include <netlink/attr.h>
-#include <netlink/msg.h>
 
+#include "fou.h"
+#include "netlink.h"
 #include "util.h"
 
 /*
@@ -13,9 +13,6 @@
  * and an error named org.ethercord1.Error.Kernel whose sentence ends in the kernel's own words.
  */
 typedef struct EcKernel EcKernel;
-
-typedef struct nl_msg EcMessage;
-G_DEFINE_AUTOPTR_CLEANUP_FUNC(EcMessage, nlmsg_free)
 
 /* Links that we made carry this group from their first moment, and soon after this alias; both are
  * how they are found again after a crash. A bridge we made has the alias EC_ALIAS_BRIDGE, which no
@@ -91,20 +88,26 @@ int ec_kernel_address_set(EcKernel *k, int ifindex, const EcAddress *a, unsigned
 /* What the kernel would do with a packet. */
 typedef struct EcRoute {
 	int ifindex;
-	EcAddress source; /* the source it would pick */
-	uint32_t mtu;     /* metric of the route, 0 = the device's */
-	uint8_t type;     /* RTN_* */
+	EcAddress source;  /* the source it would pick */
+	EcAddress gateway; /* next hop of the same family, AF_UNSPEC when on link */
+	uint32_t mtu;      /* metric of the route, 0 = the device's */
+	uint32_t table;
+	uint8_t type; /* RTN_* */
 } EcRoute;
-/* 1 and *ret; 0 when there is no route, *ret_why then says how the kernel put it. */
-int ec_kernel_route_get(EcKernel *k, const EcAddress *to, const EcAddress *from, uint32_t fwmark,
-		EcRoute *ret, sd_bus_error *ret_why);
+/* A packet, as far as routing and IPsec policies look at it. Host byte order. */
+typedef struct EcFlow {
+	EcAddress remote;
+	EcAddress local; /* AF_UNSPEC: any */
+	uint32_t fwmark;
+	uint8_t protocol; /* IP protocol, 0: not told. FOU counts as 47 (underlay.md §0.5) */
+	uint16_t port;    /* the peer's UDP port with protocol 17 */
+} EcFlow;
+/* 1 and *ret; 0 when there is no route, *ret_why then says how the kernel put it. The protocol is
+ * told to the kernel where it takes it: for UDP only. */
+int ec_kernel_route_get(EcKernel *k, const EcFlow *flow, EcRoute *ret, sd_bus_error *ret_why);
 
-/* Takes a share in FOU port `port` for GRE (IP protocol 47), opening it for the first holder; a
- * port somebody else opened for GRE is used and never closed. Busy when it serves something else.
- */
-int ec_kernel_fou_ref(EcKernel *k, int family, uint16_t port, sd_bus_error *ret_error);
-/* Gives the share back; the last one closes the port if we opened it. */
-void ec_kernel_fou_unref(EcKernel *k, int family, uint16_t port);
+/* The receive ports of foo-over-UDP. */
+EcFou *ec_kernel_fou(EcKernel *k);
 
 /* True for a Wi-Fi interface that cannot be a bridge port: a station without 4-address mode or an
  * ad-hoc member, whose frames carry one source address only (linux/nl80211.h). */

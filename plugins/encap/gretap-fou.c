@@ -26,14 +26,29 @@ static unsigned overhead(const EcWire *wire)
 	return UDP_SIZE + ec_gre_overhead(wire) + SEQUENCE_SIZE + ETH_HLEN;
 }
 
+/* Bound to the same address and device as the link: what comes in otherwise is nobody's. */
+static EcFouPort port_of(const EcWire *wire)
+{
+	EcFouPort port = {
+		.port = wire->data_port, .local = wire->local, .ifindex = wire->ifindex
+	};
+
+	port.local.family = wire->remote.family; /* all zero where the link has none */
+	return port;
+}
+
 static int up(const EcWire *wire, EcKernel *kernel, sd_bus_error *ret_error)
 {
-	return ec_kernel_fou_ref(kernel, wire->remote.family, wire->data_port, ret_error);
+	const EcFouPort port = port_of(wire);
+
+	return ec_fou_ref(ec_kernel_fou(kernel), &port, ret_error);
 }
 
 static void down(const EcWire *wire, EcKernel *kernel)
 {
-	ec_kernel_fou_unref(kernel, wire->remote.family, wire->data_port);
+	const EcFouPort port = port_of(wire);
+
+	ec_fou_unref(ec_kernel_fou(kernel), &port);
 }
 
 const EcEncap ec_encap_gretap_fou = {
@@ -44,6 +59,8 @@ const EcEncap ec_encap_gretap_fou = {
 		 EC_ENCAP_FWMARK,
 	.data_port = 65201,
 	.id_max = UINT32_MAX,
+	.protocol = IPPROTO_UDP,
+	.lookup_protocol = IPPROTO_GRE,
 	.fill = fill,
 	.overhead = overhead,
 	.up = up,
