@@ -158,13 +158,17 @@ int ec_bus_new(sd_bus *bus, EcManager *m, EcBus **ret)
 		.added = ec_tunnel_bus_added,
 		.removed = ec_tunnel_bus_removed,
 		.changed = ec_tunnel_bus_changed,
-		.underlay_added = ec_underlay_bus_added,
-		.underlay_removed = ec_underlay_bus_removed,
-		.underlay_changed = ec_underlay_bus_changed,
-		.underlays_listed = ec_underlay_bus_listed,
 		.flushed = on_flushed,
 		.userdata = b,
 	};
+	const EcUnderlaysObserver underlays = {
+		.added = ec_underlay_bus_added,
+		.removed = ec_underlay_bus_removed,
+		.changed = ec_underlay_bus_changed,
+		.listed = ec_underlay_bus_listed,
+		.userdata = b,
+	};
+	ec_underlays_observe(m->underlays, &underlays);
 	*ret = b;
 	return 0;
 }
@@ -174,6 +178,7 @@ EcBus *ec_bus_free(EcBus *b)
 	if (!b)
 		return NULL;
 	b->manager->observer = (EcManagerObserver){ 0 };
+	ec_underlays_observe(b->manager->underlays, &(const EcUnderlaysObserver){ 0 });
 	(void)ec_polkit_free(b->polkit);
 	g_ptr_array_unref(b->unanswered);
 	g_free(b);

@@ -42,6 +42,12 @@ typedef struct EcEncap {
 	const char *kind4; /* IFLA_INFO_KIND over IPv4 */
 	const char *kind6; /* over IPv6 */
 	EcEncapFlags flags;
+	uint8_t protocol; /* IP protocol on the wire */
+	/* The protocol that the kernel looks routes and IPsec policies up with: for FOU it is not
+	 * the one on the wire (underlay.md §0.5). */
+	uint8_t lookup_protocol;
+	/* Inner IPv6 travels as this one, 0: as all the rest. Over IPv6 only. */
+	uint8_t second_protocol6;
 	uint16_t data_port; /* default UDP port, 0 without EC_ENCAP_UDP */
 	uint32_t id_max;    /* 0: has no id */
 

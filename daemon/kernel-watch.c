@@ -2,11 +2,14 @@
 #include "kernel-watch.h"
 
 #include <errno.h>
+#include <linux/fib_rules.h>
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+#include "guard.h"
 
 /*
  * DOC: Theory of operation
@@ -41,15 +44,34 @@ static bool is_link_scope(const struct nlattr *a)
 	return p && ((p[0] == 0xfe && (p[1] & 0xc0) == 0x80) || p[0] == 0xff);
 }
 
-static bool route_matters(const struct nlmsghdr *h)
+static bool route_matters(const struct nlmsghdr *h, bool *ret_guards)
 {
 	struct nlattr *tb[RTA_MAX + 1];
 	const struct rtmsg *rtm = nlmsg_data(h);
 
 	if (nlmsg_parse((struct nlmsghdr *)h, sizeof(*rtm), tb, RTA_MAX, NULL) < 0)
 		return false;
+	*ret_guards = tb[RTA_TABLE] && nla_get_u32(tb[RTA_TABLE]) == EC_GUARD_ROUTE_TABLE;
 	return rtm->rtm_type != RTN_BROADCAST && rtm->rtm_type != RTN_MULTICAST &&
 	       rtm->rtm_type != RTN_ANYCAST && !is_link_scope(tb[RTA_DST]);
+}
+
+static bool is_guards_rule(const struct nlmsghdr *h)
+{
+	struct nlattr *tb[FRA_MAX + 1];
+
+	return nlmsg_parse((struct nlmsghdr *)h, sizeof(struct fib_rule_hdr), tb, FRA_MAX, NULL) >=
+			       0 &&
+	       tb[FRA_TABLE] && nla_get_u32(tb[FRA_TABLE]) == EC_GUARD_ROUTE_TABLE;
+}
+
+/* The guard's own routing is no news to the tunnels, unless somebody takes it away. */
+static void tell_routes(EcKernelWatch *w, bool guards, bool gone)
+{
+	if (!guards)
+		w->handler(EC_KERNEL_ROUTES, NULL, w->userdata);
+	else if (gone)
+		w->handler(EC_KERNEL_GUARD, NULL, w->userdata);
 }
 
 static bool address_matters(const struct nlmsghdr *h)
@@ -64,6 +86,7 @@ static bool address_matters(const struct nlmsghdr *h)
 static void dispatch(EcKernelWatch *w, const struct nlmsghdr *h)
 {
 	g_auto(EcLink) link = { 0 };
+	bool guards = false;
 
 	switch (h->nlmsg_type) {
 	case RTM_NEWLINK:
@@ -76,8 +99,8 @@ static void dispatch(EcKernelWatch *w, const struct nlmsghdr *h)
 		break;
 	case RTM_NEWROUTE:
 	case RTM_DELROUTE:
-		if (route_matters(h))
-			w->handler(EC_KERNEL_ROUTES, NULL, w->userdata);
+		if (route_matters(h, &guards))
+			tell_routes(w, guards, h->nlmsg_type == RTM_DELROUTE);
 		break;
 	case RTM_NEWADDR:
 	case RTM_DELADDR:
@@ -86,7 +109,7 @@ static void dispatch(EcKernelWatch *w, const struct nlmsghdr *h)
 		break;
 	case RTM_NEWRULE:
 	case RTM_DELRULE:
-		w->handler(EC_KERNEL_ROUTES, NULL, w->userdata);
+		tell_routes(w, is_guards_rule(h), h->nlmsg_type == RTM_DELRULE);
 		break;
 	default:
 		break;

@@ -8,6 +8,7 @@ typedef enum EcKernelEvent {
 	EC_KERNEL_LINK,   /* link made or changed: *link is its new look */
 	EC_KERNEL_UNLINK, /* link gone */
 	EC_KERNEL_ROUTES, /* an address, route or rule changed; link is NULL */
+	EC_KERNEL_GUARD,  /* something of the guard's own routing went; link is NULL */
 	EC_KERNEL_LOST,   /* events were lost: look at everything anew; link is NULL */
 } EcKernelEvent;
 

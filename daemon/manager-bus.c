@@ -117,7 +117,7 @@ static int get_underlays(sd_bus *bus, const char *path, const char *interface, c
 	EcUnderlay *u;
 	int r = sd_bus_message_open_container(reply, 'a', "o");
 
-	g_hash_table_iter_init(&i, b->manager->underlays);
+	g_hash_table_iter_init(&i, ec_underlays_table(b->manager->underlays));
 	while (r >= 0 && g_hash_table_iter_next(&i, NULL, (gpointer *)&u)) {
 		g_autofree char *object = ec_bus_underlay_path(u);
 		r = sd_bus_message_append_basic(reply, 'o', object);

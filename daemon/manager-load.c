@@ -99,6 +99,22 @@ static void read_files(Load *l)
 	ec_store_read_tunnels(l->m->store, &reader);
 }
 
+/* Fences of tunnels that nobody wants any more go with the interfaces that the sweep dooms. */
+static void retain_fences(EcManager *m)
+{
+	g_autoptr(GHashTable) wanted = g_hash_table_new(g_str_hash, g_str_equal);
+	GHashTableIter i;
+	EcTunnel *t;
+
+	g_hash_table_iter_init(&i, m->tunnels);
+	while (g_hash_table_iter_next(&i, NULL, (gpointer *)&t)) {
+		if (t->wanted)
+			g_hash_table_add(wanted, (gpointer)ec_tunnel_name(t));
+	}
+	ec_guard_retain(m->guard, wanted);
+	ec_manager_flush_later(m);
+}
+
 void ec_manager_start(EcManager *m)
 {
 	g_autoptr(GHashTable) seen = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
@@ -106,9 +122,11 @@ void ec_manager_start(EcManager *m)
 	GHashTableIter i;
 	EcTunnel *t;
 
+	ec_underlays_rescan(m->underlays);
 	read_files(&l);
 	ec_store_forget_records(m->store, seen);
 	ec_manager_sweep(m);
+	retain_fences(m);
 	g_hash_table_iter_init(&i, m->tunnels);
 	while (g_hash_table_iter_next(&i, NULL, (gpointer *)&t))
 		ec_tunnel_refresh(t);

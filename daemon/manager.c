@@ -16,7 +16,7 @@
  * DOC: Theory of operation
  *
  * Events only mark: a tunnel as dirty, or the whole for a sweep. A timer then does one round of
- * work on the kernel's present state, at once after a quiet time and at most ten times a second
+ * work on the kernel's present state, at once after a quiet time and at most five times a second
  * under a flood of events.
  *
  * A sweep looks at every interface once and settles whose it is: tunnels find their interfaces by
@@ -29,9 +29,11 @@
  * thousand: the doomed gather until the bus is silent and go with one request.
  */
 
-#define ROUND_USEC (100 * 1000ULL)
+#define ROUND_USEC (200 * 1000ULL)
 #define LOCK_NAME "org.ethercord1.sweeper"
 #define GUEST_NAME "org.ethercord1.guest"
+#define GUARD_TABLE "ethercord"
+#define GUARD_TABLE_GUEST "ethercord-guest"
 
 static uint64_t now_usec(EcManager *m)
 {
@@ -96,11 +98,16 @@ static void on_link(EcManager *m, const EcLink *link, bool gone)
 		m->sweep = true;
 		schedule(m);
 	}
+	bool vpn = !tagged && ec_underlays_link(m->underlays, link, gone);
 	g_hash_table_iter_init(&i, m->tunnels);
 	while (g_hash_table_iter_next(&i, NULL, (gpointer *)&t)) {
-		if (t->wanted && names_link(t, link->name))
+		bool touched = vpn && !g_str_equal(t->settings->underlay, "any");
+
+		if (t->wanted && (touched || names_link(t, link->name)))
 			ec_manager_mark(m, t);
 	}
+	/* The fence's route through a device dies with it, and has to come with it. */
+	m->recheck = m->recheck || vpn;
 }
 
 static void on_kernel(EcKernelEvent what, const EcLink *link, void *userdata)
@@ -115,12 +122,27 @@ static void on_kernel(EcKernelEvent what, const EcLink *link, void *userdata)
 	case EC_KERNEL_LOST:
 		ec_log(LOG_NOTICE, "the kernel dropped events; looking at everything anew");
 		m->sweep = true;
+		m->recheck = true;
+		ec_underlays_rescan(m->underlays);
 		ec_manager_mark(m, NULL);
 		break;
 	case EC_KERNEL_ROUTES:
 		ec_manager_mark(m, NULL);
 		break;
+	case EC_KERNEL_GUARD:
+		m->recheck = true;
+		schedule(m);
+		break;
 	}
+}
+
+/* What a kind of VPN reports, or the guard, is about any tunnel. */
+static void on_ask(void *userdata)
+{
+	EcManager *m = userdata;
+
+	m->recheck = true;
+	ec_manager_mark(m, NULL);
 }
 
 /* The abstract sockets belong to the network namespace and die with their holders. */
@@ -219,6 +241,10 @@ static int on_work(sd_event_source *s, uint64_t usec, void *userdata)
 	EcTunnel *t;
 
 	m->worked_usec = now_usec(m);
+	if (m->recheck)
+		ec_guard_recheck(m->guard);
+	m->recheck = false;
+	ec_underlays_refresh(m->underlays);
 	if (m->sweep || g_hash_table_size(m->strangers) > 0)
 		ec_manager_sweep(m);
 	g_hash_table_iter_init(&i, m->tunnels);
@@ -229,10 +255,15 @@ static int on_work(sd_event_source *s, uint64_t usec, void *userdata)
 	return 0;
 }
 
+void ec_manager_flush_later(EcManager *m)
+{
+	(void)sd_event_source_set_enabled(m->flush, SD_EVENT_ONESHOT);
+}
+
 void ec_manager_doom(EcManager *m, int ifindex)
 {
 	g_array_append_val(m->doomed, ifindex);
-	(void)sd_event_source_set_enabled(m->flush, SD_EVENT_ONESHOT);
+	ec_manager_flush_later(m);
 }
 
 /* Then all interfaces of our group are doomed, and need not be told from others. */
@@ -269,6 +300,8 @@ void ec_manager_flush(EcManager *m)
 	}
 	if (r < 0)
 		ec_log(LOG_ERR, "%s", error.message);
+	else
+		ec_guard_flush(m->guard); /* an interface that is still there keeps its fence */
 	g_array_set_size(m->doomed, 0);
 	if (m->observer.flushed)
 		m->observer.flushed(m->observer.userdata);
@@ -501,58 +534,6 @@ bool ec_manager_is_idle(const EcManager *m)
 	return g_hash_table_size(m->tunnels) == 0 && m->doomed->len == 0;
 }
 
-/* Underlays */
-
-static void on_underlay(EcUnderlay *u, bool paths, void *userdata)
-{
-	EcManager *m = userdata;
-
-	if (m->observer.underlay_changed)
-		m->observer.underlay_changed(u, m->observer.userdata);
-	if (paths)
-		ec_manager_mark(m, NULL);
-}
-
-int ec_manager_underlay(
-		EcManager *m, const char *setting, EcUnderlay **ret, sd_bus_error *ret_error)
-{
-	EcUnderlay *u = g_hash_table_lookup(m->underlays, setting);
-
-	if (u) {
-		*ret = ec_underlay_ref(u);
-		return 0;
-	}
-	const EcUnderlayHost host = {
-		.kernel = m->kernel,
-		.event = m->event,
-		.bus = m->bus,
-		.changed = on_underlay,
-		.userdata = m,
-	};
-	int r = ec_underlay_new(setting, &host, &u, ret_error);
-	if (r < 0)
-		return r;
-	g_hash_table_insert(m->underlays, u->setting, u);
-	if (m->observer.underlay_added)
-		m->observer.underlay_added(u, m->observer.userdata);
-	if (m->observer.underlays_listed)
-		m->observer.underlays_listed(m->observer.userdata);
-	*ret = u;
-	return 0;
-}
-
-void ec_manager_release_underlay(EcManager *m, EcUnderlay *u)
-{
-	if (u->refs == 1) {
-		if (m->observer.underlay_removed)
-			m->observer.underlay_removed(u, m->observer.userdata);
-		g_hash_table_remove(m->underlays, u->setting);
-		if (m->observer.underlays_listed)
-			m->observer.underlays_listed(m->observer.userdata);
-	}
-	(void)ec_underlay_unref(u);
-}
-
 void ec_manager_mac(EcManager *m, const char *purpose, const char *name, uint8_t ret[static 6])
 {
 	g_autoptr(GChecksum) sum = g_checksum_new(G_CHECKSUM_SHA256);
@@ -576,10 +557,16 @@ static void free_tunnel(gpointer t)
 
 static int open_kernel(EcManager *m, sd_bus_error *ret_error)
 {
-	int r = ec_kernel_new(ec_store_runtime_dir(m->store), &m->kernel);
+	const char *runtime_dir = ec_store_runtime_dir(m->store);
+	int r = ec_kernel_new(runtime_dir, &m->kernel);
 
 	if (r >= 0)
 		r = ec_kernel_watch_new(m->event, on_kernel, m, &m->watch);
+	if (r >= 0)
+		r = ec_guard_new(m->event, runtime_dir, m->sweeps ? GUARD_TABLE : GUARD_TABLE_GUEST,
+				on_ask, m, &m->guard);
+	if (r >= 0)
+		r = ec_underlays_new(m->kernel, m->event, m->bus, on_ask, m, &m->underlays);
 	if (r >= 0)
 		r = sd_event_add_time(m->event, &m->work, CLOCK_MONOTONIC, 0, 1, on_work, m);
 	if (r >= 0)
@@ -606,20 +593,20 @@ int ec_manager_new(sd_event *event, sd_bus *bus, const EcConfig *config, EcManag
 	m->lock_fd = -1;
 	m->tunnels = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, free_tunnel);
 	m->by_ifindex = g_hash_table_new(NULL, NULL);
-	m->underlays = g_hash_table_new(g_str_hash, g_str_equal);
 	m->doomed = g_array_new(false, false, sizeof(int));
 	m->capabilities = g_hash_table_new(NULL, NULL);
 	m->strangers = g_hash_table_new(NULL, NULL);
 	int r = ec_store_new(config->config_dir, config->state_dir, config->runtime_dir,
 			config->vendor_dir, &m->store, ret_error);
-	if (r >= 0)
+	if (r >= 0) {
+		take_lock(m);
 		r = open_kernel(m, ret_error);
+	}
 	if (r < 0) {
 		(void)ec_manager_free(m);
 		return r;
 	}
 	ec_store_machine_seed(m->store, m->seed);
-	take_lock(m);
 	*ret = m;
 	return 0;
 }
@@ -631,7 +618,8 @@ EcManager *ec_manager_free(EcManager *m)
 	m->observer = (EcManagerObserver){ 0 };
 	g_hash_table_unref(m->tunnels);
 	g_hash_table_unref(m->by_ifindex);
-	g_hash_table_unref(m->underlays);
+	(void)ec_underlays_free(m->underlays);
+	(void)ec_guard_free(m->guard);
 	g_array_unref(m->doomed);
 	g_hash_table_unref(m->capabilities);
 	g_hash_table_unref(m->strangers);

@@ -13,11 +13,7 @@ typedef struct EcManagerObserver {
 	void (*added)(EcTunnel *t, void *userdata);   /* after it is in the table */
 	void (*removed)(EcTunnel *t, void *userdata); /* before it leaves the table */
 	void (*changed)(EcTunnel *t, unsigned properties, void *userdata);
-	void (*underlay_added)(EcUnderlay *u, void *userdata);
-	void (*underlay_removed)(EcUnderlay *u, void *userdata);
-	void (*underlay_changed)(EcUnderlay *u, void *userdata);
-	void (*underlays_listed)(void *userdata); /* one came or went; the table is right */
-	void (*flushed)(void *userdata);          /* every interface to be deleted is gone */
+	void (*flushed)(void *userdata); /* every interface to be deleted is gone */
 	void *userdata;
 } EcManagerObserver;
 
@@ -32,10 +28,12 @@ struct EcManager {
 
 	GHashTable *tunnels;    /* name -> EcTunnel */
 	GHashTable *by_ifindex; /* ifindex -> EcTunnel */
-	GHashTable *underlays;  /* setting -> EcUnderlay */
+	EcUnderlays *underlays;
+	EcGuard *guard;
 	uint8_t seed[32];
 
 	bool sweep;            /* look at every interface */
+	bool recheck;          /* the guard's routes or policies may be incomplete */
 	GHashTable *strangers; /* tagged interfaces that no tunnel knows: a reason to sweep */
 	int lock_fd;           /* says to others in this network namespace that we are here; -1 */
 	bool sweeps;           /* we were the first here */
@@ -76,9 +74,6 @@ int ec_manager_load(EcManager *m, EcSettings *settings, EcOrigin origin, EcTunne
 void ec_manager_sweep(EcManager *m);
 
 /* For tunnels. */
-int ec_manager_underlay(
-		EcManager *m, const char *setting, EcUnderlay **ret, sd_bus_error *ret_error);
-void ec_manager_release_underlay(EcManager *m, EcUnderlay *u);
 /* Another tunnel whose interface the kernel could not tell from one with this wire; or NULL. */
 EcTunnel *ec_manager_twin(
 		EcManager *m, const EcTunnel *t, const EcEncap *encap, const EcWire *wire);
@@ -86,8 +81,10 @@ EcTunnel *ec_manager_twin(
 bool ec_manager_bridge_in_use(EcManager *m, const char *bridge, const EcTunnel *but);
 /* Deletes an interface with the next flush; many at once cost as much as one. */
 void ec_manager_doom(EcManager *m, int ifindex);
-/* Deletes the doomed now. */
+/* Deletes the doomed now, and then the fences of tunnels that are gone. */
 void ec_manager_flush(EcManager *m);
+/* The same as soon as the bus is silent. */
+void ec_manager_flush_later(EcManager *m);
 /* Whether a tunnel but this one wants an interface of this name. */
 bool ec_manager_ifname_taken(EcManager *m, const char *ifname, const EcTunnel *but);
 /* Marks a tunnel, or with NULL all, for the next round. */

@@ -56,5 +56,6 @@ void ec_mtu_choose(const EcSettings *s, const EcEncap *e, const EcWire *w, uint3
 		.largest_frame = (fragment ? mtu : MIN(mtu, whole)) +
 				 (e->flags & EC_ENCAP_ETHERNET ? ETH_HLEN : 0),
 		.fragment = fragment,
+		.whole = whole,
 	};
 }

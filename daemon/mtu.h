@@ -21,6 +21,7 @@ typedef struct EcMtu {
 	uint32_t largest_frame; /* bytes that cross whole: with the Ethernet header, or, where the
 				   encapsulation carries IP, without one */
 	bool fragment;          /* for EcWire */
+	uint32_t whole;         /* the largest inner IP packet that needs no outer fragment */
 } EcMtu;
 
 /* path_mtu: of the path to the peer, 0 = unknown. bridge_mtu: of the bridge that the tunnel joins

@@ -6,15 +6,16 @@
 
 #include "bridge.h"
 #include "manager.h"
+#include "path.h"
 
 /*
  * DOC: Theory of operation
  *
  * ec_reconcile() is the only place that makes or changes a tunnel's interface, and it always runs
- * from the top: path, bridge, encapsulation, interface, addresses, bridge port. Each step looks at
- * the kernel first and does only what is missing. So bringing a tunnel up, adopting one after a
- * crash, mending one that somebody changed and re-binding one whose VPN came back are the same
- * code, and where nothing is wrong nothing is sent: traffic does not notice.
+ * from the top: path, bridge, encapsulation, fence, interface, addresses, bridge port. Each step
+ * looks at the kernel first and does only what is missing. So bringing a tunnel up, adopting one
+ * after a crash, mending one that somebody changed and re-binding one whose VPN came back are the
+ * same code, and where nothing is wrong nothing is sent: traffic does not notice.
  *
  * An interface is ours when it carries our alias, or our group and no alias: the kernel takes the
  * group with the request that makes it and the alias only with a second one, and we may be killed
@@ -131,7 +132,8 @@ static int take_encap(
 		EcTunnel *t, const EcEncap *encap, const EcWire *wire, sd_bus_error *ret_error)
 {
 	if (t->encap_up && t->encap == encap && t->held.data_port == wire->data_port &&
-			t->held.remote.family == wire->remote.family)
+			t->held.ifindex == wire->ifindex &&
+			ec_address_equal(&t->held.local, &wire->local))
 		return 0;
 	give_back_encap(t);
 	if (!encap->up)
@@ -142,61 +144,6 @@ static int take_encap(
 	t->encap_up = true;
 	t->held = *wire;
 	return 0;
-}
-
-/* Path */
-
-/* The first of the peer's addresses that has a path; the sentence is about the first of all. */
-static int find_remote(EcTunnel *t, EcPath *ret, sd_bus_error *ret_why)
-{
-	EcFlow flow = { .fwmark = t->settings->fwmark };
-
-	if (t->n_remotes == 0) {
-		(void)ec_error(ret_why, EC_ERROR_PEER_UNREACHABLE,
-				t->attempts ? "no address is known for %s" : "looking up %s",
-				t->settings->remote[0]);
-		return 0;
-	}
-	if (t->settings->local)
-		(void)ec_address_from_string(t->settings->local, &flow.local);
-	for (size_t i = 0; i < t->n_remotes; i++) {
-		g_auto(sd_bus_error) why = SD_BUS_ERROR_NULL;
-
-		flow.remote = t->remotes[i];
-		int r = ec_underlay_path(t->underlay, &flow, ret, &why);
-		if (r > 0) {
-			sd_bus_error_free(ret_why);
-			t->remote = t->remotes[i];
-			return 1;
-		}
-		if (r < 0 || i == 0) {
-			sd_bus_error_free(ret_why);
-			(void)sd_bus_error_move(ret_why, &why);
-		}
-		if (r < 0)
-			return r;
-	}
-	return 0;
-}
-
-static int find_path(EcTunnel *t, sd_bus_error *ret_why)
-{
-	EcPath path;
-	int r = find_remote(t, &path, ret_why);
-
-	if (r <= 0)
-		return r;
-	if (path.ifindex == t->ifindex || (t->bridge && path.ifindex == t->bridge)) {
-		(void)ec_error(ret_why, EC_ERROR_LOOP,
-				"the route to the peer leads into this tunnel itself (by %s)",
-				path.device);
-		return 0;
-	}
-	if (t->path.ifindex != path.ifindex || t->path.protect != path.protect ||
-			!ec_address_equal(&t->path.local, &path.local))
-		ec_tunnel_touch(t, EC_PROPERTY_UNDERLAY | EC_PROPERTY_LOCAL);
-	t->path = path;
-	return 1;
 }
 
 /* Encapsulation */
@@ -229,7 +176,8 @@ static int make_plan(const EcTunnel *t, const EcEncap *encap, const EcLink *brid
 	ec_encap_wire(encap, s, &p.wire);
 	p.wire.local = t->path.local;
 	p.wire.remote = t->remote;
-	p.wire.ifindex = t->path.bind && (encap->flags & EC_ENCAP_BINDS) ? t->path.ifindex : 0;
+	bool bind = t->path.fence == EC_FENCE_INTERFACE && (encap->flags & EC_ENCAP_BINDS);
+	p.wire.ifindex = bind ? t->path.ifindex : 0;
 	ec_mtu_choose(s, encap, &p.wire, t->path.mtu, bridge->mtu, &p.mtu);
 	p.wire.fragment = p.mtu.fragment;
 	p.info = nlmsg_alloc_simple(0, 0);
@@ -309,7 +257,9 @@ static int make_link(EcTunnel *t, const Plan *p, EcLink *ret, sd_bus_error *ret_
 		.mtu = p->mtu.mtu,
 		.group = EC_LINK_GROUP,
 	};
-	r = take_encap(t, p->encap, &p->wire, ret_error);
+	r = ec_path_fence(t, p->encap, &p->wire, ret_error);
+	if (r >= 0)
+		r = take_encap(t, p->encap, &p->wire, ret_error);
 	if (r >= 0)
 		r = ec_kernel_link_set(kernel_of(t), &make, ret_error);
 	if (r >= 0)
@@ -398,6 +348,9 @@ static int fit_link(EcTunnel *t, const Plan *p, EcLink *link, sd_bus_error *ret_
 	g_auto(sd_bus_error) error = SD_BUS_ERROR_NULL;
 
 	set_ifindex(t, link->ifindex);
+	int fence = ec_path_fence(t, p->encap, &p->wire, ret_error);
+	if (fence < 0)
+		return fence;
 	if (same_kind && (matches(link, p) || (is_asked(t, p) && is_as_asked(t, link)))) {
 		const EcLinkChange resize = { .ifindex = link->ifindex, .mtu = p->mtu.mtu };
 		int r = take_encap(t, p->encap, &p->wire, ret_error);
@@ -471,14 +424,14 @@ static const EcEncap *recognise(EcTunnel *t, const EcEncap *const *candidates, c
 	return alike;
 }
 
-static int settle_link(EcTunnel *t, const EcLink *bridge, EcLink *ret, sd_bus_error *ret_error)
+static int settle_link(EcTunnel *t, const EcEncap *const *candidates, const EcLink *bridge,
+		EcLink *ret, sd_bus_error *ret_error)
 {
-	const EcEncap *candidates[EC_ENCAPS_MAX + 1], *encap = NULL;
+	const EcEncap *encap = NULL;
 	int r = find_link(t, ret, ret_error);
 
 	if (r < 0)
 		return r;
-	ec_encap_candidates(t->settings, t->remote.family, candidates);
 	if (r > 0)
 		encap = recognise(t, candidates, bridge, ret);
 	if (encap) {
@@ -637,17 +590,21 @@ static int join_bridge(EcTunnel *t, EcLink *ret, sd_bus_error *ret_error)
 
 int ec_reconcile(EcTunnel *t, sd_bus_error *ret_error)
 {
+	const EcEncap *candidates[EC_ENCAPS_MAX + 1];
 	g_auto(EcLink) link = { 0 }, bridge = { 0 };
-	int r = find_path(t, ret_error);
+	int r = ec_path_find(t, candidates, ret_error);
 
 	if (r <= 0)
 		return r;
 	r = join_bridge(t, &bridge, ret_error);
 	if (r >= 0)
-		r = settle_link(t, &bridge, &link, ret_error);
+		r = settle_link(t, candidates, &bridge, &link, ret_error);
 	if (r >= 0)
 		r = finish_link(t, &link, &bridge, ret_error);
-	return r < 0 ? r : 1;
+	if (r < 0)
+		return r;
+	ec_path_clamp(t, bridge.ifindex);
+	return 1;
 }
 
 void ec_reconcile_leave_bridge(EcTunnel *t, const char *name)
@@ -669,6 +626,9 @@ void ec_reconcile_undo(EcTunnel *t)
 		ec_manager_doom(t->manager, t->ifindex ? t->ifindex : link.ifindex);
 	set_ifindex(t, 0);
 	give_back_encap(t);
+	if (t->encap)
+		ec_path_clamp(t, false);
+	ec_path_unfence(t);
 	if (t->attached)
 		ec_bridge_detach(kernel_of(t), s->attach, s->bridge);
 	t->attached = false;

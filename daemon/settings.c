@@ -129,9 +129,12 @@ static const EcSetting table[] = {
 	{ FIELD("underlay", STRING, underlay), .is_valid = is_underlay,
 			.allowed = "vpn, ipsec, openvpn, wireguard, networkmanager, device:IFNAME or any",
 			.fallback = "vpn",
-			.help = "What the tunnel rides on. *device:IFNAME*: that interface and no other; the "
-				"tunnel waits while it is missing or has no route to the peer. *any*: "
-				"wherever the routing table points, protected or not." },
+			.help = "What the tunnel rides on. *vpn*: whichever VPN the routes and IPsec policies of "
+				"this machine lead to the peer. *ipsec*, *openvpn*, *wireguard*, "
+				"*networkmanager* (any VPN connection of NetworkManager): only one of that "
+				"kind. *device:IFNAME*: that interface and no other. The tunnel waits while "
+				"there is no such path, and nothing can leave outside it. *any*: wherever "
+				"the routing table points; nothing is protected." },
 	{ FIELD("encapsulation", STRINGS, encapsulation), .choices = encapsulation_words,
 			.fallback_help = "auto",
 			.help = "Wire formats in order of preference; *auto* takes the best that this kernel "

@@ -100,7 +100,7 @@ static const struct {
 	{ EC_PROPERTY_REMOTE, { "Remote" } },
 	{ EC_PROPERTY_ID, { "Id" } },
 	{ EC_PROPERTY_MTU, { "Mtu", "LargestFrame" } },
-	{ EC_PROPERTY_UNDERLAY, { "Underlay", "Protected" } },
+	{ EC_PROPERTY_UNDERLAY, { "Underlay", "Protected", "ProtectedBy" } },
 	{ EC_PROPERTY_PERSISTENT, { "Persistent" } },
 	{ EC_PROPERTY_FIDELITY, { "Fidelity" } },
 };
@@ -152,8 +152,7 @@ static int get_bool(sd_bus *bus, const char *path, const char *interface, const 
 		sd_bus_message *reply, void *userdata, sd_bus_error *ret_error)
 {
 	const EcTunnel *t = userdata;
-	int yes = g_str_equal(property, "Persistent") ? t->origin != EC_ORIGIN_RUNTIME
-						      : t->path.protect;
+	int yes = g_str_equal(property, "Persistent") ? t->origin != EC_ORIGIN_RUNTIME : t->protect;
 
 	return sd_bus_message_append(reply, "b", yes);
 }
@@ -187,6 +186,15 @@ static int get_guard(sd_bus *bus, const char *path, const char *interface, const
 		sd_bus_message *reply, void *userdata, sd_bus_error *ret_error)
 {
 	return sd_bus_message_append(reply, "as", 0);
+}
+
+static int get_layers(sd_bus *bus, const char *path, const char *interface, const char *property,
+		sd_bus_message *reply, void *userdata, sd_bus_error *ret_error)
+{
+	const char *words[4];
+
+	ec_guard_words(((const EcTunnel *)userdata)->layers, words);
+	return sd_bus_message_append_strv(reply, (char **)words);
 }
 
 static int get_since(sd_bus *bus, const char *path, const char *interface, const char *property,
@@ -248,6 +256,7 @@ static const sd_bus_vtable vtable[] = {
 	SD_BUS_PROPERTY("LargestFrame", "u", get_number, 0, CHANGES),
 	SD_BUS_PROPERTY("Underlay", "o", get_object, 0, CHANGES),
 	SD_BUS_PROPERTY("Protected", "b", get_bool, 0, CHANGES),
+	SD_BUS_PROPERTY("ProtectedBy", "as", get_layers, 0, CHANGES),
 	SD_BUS_PROPERTY("Fidelity", "s", get_fidelity, 0, CHANGES),
 	SD_BUS_PROPERTY("Guard", "as", get_guard, 0, CHANGES),
 	SD_BUS_PROPERTY("Persistent", "b", get_bool, 0, CHANGES),

@@ -9,6 +9,7 @@
 #include "bridge.h"
 #include "log.h"
 #include "manager.h"
+#include "path.h"
 #include "reconcile.h"
 
 /*
@@ -19,8 +20,8 @@
  * ec_reconcile() make the kernel match, and set the state by its result. There is no other way into
  * a state, so there is no event that a state could forget to handle.
  *
- * A tunnel that waits or failed keeps its interface, down: a bridge port and its settings survive
- * an outage of the VPN, and nothing can leave.
+ * A tunnel that waits or failed keeps its interface, down, and its fence: a bridge port and its
+ * settings survive an outage of the VPN, and nothing can leave.
  *
  * Changes of properties gather in `changed` and are signalled once at the end of each entry point.
  */
@@ -164,7 +165,7 @@ EcTunnel *ec_tunnel_free(EcTunnel *t)
 	(void)ec_resolve_free(t->resolve);
 	(void)sd_event_source_disable_unref(t->retry);
 	if (t->underlay)
-		ec_manager_release_underlay(t->manager, t->underlay);
+		ec_underlays_release(t->manager->underlays, t->underlay);
 	(void)ec_settings_free(t->settings);
 	g_free(t->remotes);
 	g_clear_pointer(&t->asked, g_bytes_unref);
@@ -256,24 +257,14 @@ static int resolve(EcTunnel *t, sd_bus_error *ret_error)
 	return r;
 }
 
-static int take_underlay(EcTunnel *t, sd_bus_error *ret_error)
-{
-	if (t->underlay && g_str_equal(t->underlay->setting, t->settings->underlay))
-		return 0;
-	if (t->underlay)
-		ec_manager_release_underlay(t->manager, t->underlay);
-	t->underlay = NULL;
-	ec_tunnel_touch(t, EC_PROPERTY_UNDERLAY);
-	return ec_manager_underlay(t->manager, t->settings->underlay, &t->underlay, ret_error);
-}
-
 /* One round for a wanted tunnel, by ec_reconcile()'s convention. */
 static int attempt(EcTunnel *t, sd_bus_error *ret_error)
 {
 	int r = check_supported(t->settings, ret_error);
 
-	if (r >= 0)
-		r = take_underlay(t, ret_error);
+	/* What is named is shown even while there is nothing. */
+	if (r >= 0 && !t->underlay)
+		ec_path_ride(t, ec_underlays_named(t->manager->underlays, t->settings->underlay));
 	if (r >= 0)
 		r = resolve(t, ret_error);
 	return r < 0 ? r : ec_reconcile(t, ret_error);
@@ -330,9 +321,7 @@ void ec_tunnel_drop(EcTunnel *t)
 	t->wanted = false;
 	ec_reconcile_undo(t);
 	forget_remote(t);
-	if (t->underlay)
-		ec_manager_release_underlay(t->manager, t->underlay);
-	t->underlay = NULL;
+	ec_path_ride(t, NULL);
 	set_state(t, EC_STATE_DOWN, "", "");
 }
 
@@ -384,6 +373,8 @@ static int try_settings(EcTunnel *t, EcSettings *to, sd_bus_error *ret_error)
 	if (ec_settings_differ(from, to, ec_setting_find("remote")) ||
 			!is_same(from->local, to->local))
 		forget_remote(t);
+	if (!is_same(from->underlay, to->underlay))
+		ec_path_ride(t, NULL);
 	return t->wanted ? attempt(t, ret_error) : 0;
 }
 

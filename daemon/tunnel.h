@@ -48,7 +48,7 @@ typedef enum EcProperty {
 	EC_PROPERTY_REMOTE = 1 << 8,
 	EC_PROPERTY_ID = 1 << 9,
 	EC_PROPERTY_MTU = 1 << 10,      /* with LargestFrame */
-	EC_PROPERTY_UNDERLAY = 1 << 11, /* with Protected */
+	EC_PROPERTY_UNDERLAY = 1 << 11, /* with Protected and ProtectedBy */
 	EC_PROPERTY_PERSISTENT = 1 << 12,
 	EC_PROPERTY_FIDELITY = 1 << 13,
 } EcProperty;
@@ -81,8 +81,11 @@ typedef struct EcTunnel {
 	unsigned attempts; /* resolutions that failed in a row */
 
 	/* What reconcile.c built. */
-	EcUnderlay *underlay;
+	EcUnderlay *underlay; /* a reference; NULL until a VPN answers */
 	EcPath path;
+	unsigned layers;      /* EcGuardLayers that hold */
+	bool protect;         /* they hold it inside a VPN */
+	uint16_t mss4;        /* TCP over IPv4 is clamped to this, 0 = it is not */
 	const EcEncap *encap; /* NULL: not chosen */
 	EcWire wire;
 	EcMtu mtu;

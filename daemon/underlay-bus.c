@@ -6,17 +6,10 @@
 static EcUnderlay *underlay_at(EcBus *b, const char *path)
 {
 	g_autofree char *name = NULL;
-	GHashTableIter i;
-	EcUnderlay *u;
 
 	if (sd_bus_path_decode(path, EC_BUS_UNDERLAY_PATH, &name) <= 0)
 		return NULL;
-	g_hash_table_iter_init(&i, b->manager->underlays);
-	while (g_hash_table_iter_next(&i, NULL, (gpointer *)&u)) {
-		if (g_str_equal(u->name, name))
-			return u;
-	}
-	return NULL;
+	return g_hash_table_lookup(ec_underlays_table(b->manager->underlays), name);
 }
 
 static int get_text(sd_bus *bus, const char *path, const char *interface, const char *property,
@@ -26,7 +19,7 @@ static int get_text(sd_bus *bus, const char *path, const char *interface, const 
 	const char *text = g_str_equal(property, "Name")        ? u->name
 			   : g_str_equal(property, "Kind")      ? u->kind->name
 			   : g_str_equal(property, "Interface") ? u->device
-			   : u->up                              ? "up"
+			   : u->look.up                         ? "up"
 								: "down";
 
 	return sd_bus_message_append(reply, "s", text);
@@ -35,26 +28,34 @@ static int get_text(sd_bus *bus, const char *path, const char *interface, const 
 static int get_protected(sd_bus *bus, const char *path, const char *interface, const char *property,
 		sd_bus_message *reply, void *userdata, sd_bus_error *ret_error)
 {
-	return sd_bus_message_append(reply, "b", ((const EcUnderlay *)userdata)->protect);
+	return sd_bus_message_append(reply, "b", ((const EcUnderlay *)userdata)->look.protect);
 }
 
 static int get_mtu(sd_bus *bus, const char *path, const char *interface, const char *property,
 		sd_bus_message *reply, void *userdata, sd_bus_error *ret_error)
 {
-	return sd_bus_message_append(reply, "u", ((const EcUnderlay *)userdata)->mtu);
+	return sd_bus_message_append(reply, "u", ((const EcUnderlay *)userdata)->look.mtu);
 }
 
 static int get_details(sd_bus *bus, const char *path, const char *interface, const char *property,
 		sd_bus_message *reply, void *userdata, sd_bus_error *ret_error)
 {
-	return sd_bus_message_append(
-			reply, "a{sv}", 1, "setting", "s", ((const EcUnderlay *)userdata)->setting);
+	const EcUnderlay *u = userdata;
+	const GPtrArray *details = u->look.details;
+	int r = sd_bus_message_open_container(reply, 'a', "{sv}");
+
+	if (r >= 0)
+		r = sd_bus_message_append(reply, "{sv}", "title", "s", u->look.title);
+	for (guint i = 0; r >= 0 && details && i + 1 < details->len; i += 2)
+		r = sd_bus_message_append(reply, "{sv}", g_ptr_array_index(details, i), "s",
+				g_ptr_array_index(details, i + 1));
+	return r < 0 ? r : sd_bus_message_close_container(reply);
 }
 
 static const sd_bus_vtable vtable[] = {
 	SD_BUS_VTABLE_START(0),
 	SD_BUS_PROPERTY("Name", "s", get_text, 0, SD_BUS_VTABLE_PROPERTY_CONST),
-	SD_BUS_PROPERTY("Kind", "s", get_text, 0, SD_BUS_VTABLE_PROPERTY_CONST),
+	SD_BUS_PROPERTY("Kind", "s", get_text, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
 	SD_BUS_PROPERTY("Interface", "s", get_text, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
 	SD_BUS_PROPERTY("State", "s", get_text, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
 	SD_BUS_PROPERTY("Protected", "b", get_protected, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
@@ -78,7 +79,7 @@ static int enumerate(sd_bus *bus, const char *prefix, void *userdata, char ***re
 	GHashTableIter i;
 	EcUnderlay *u;
 
-	g_hash_table_iter_init(&i, b->manager->underlays);
+	g_hash_table_iter_init(&i, ec_underlays_table(b->manager->underlays));
 	while (g_hash_table_iter_next(&i, NULL, (gpointer *)&u))
 		g_ptr_array_add(nodes, ec_bus_underlay_path(u));
 	g_ptr_array_add(nodes, NULL);
@@ -116,8 +117,8 @@ void ec_underlay_bus_changed(EcUnderlay *u, void *userdata)
 	EcBus *b = userdata;
 	g_autofree char *path = ec_bus_underlay_path(u);
 
-	(void)sd_bus_emit_properties_changed(b->bus, path, EC_BUS_UNDERLAY, "Interface", "State",
-			"Protected", "Mtu", NULL);
+	(void)sd_bus_emit_properties_changed(b->bus, path, EC_BUS_UNDERLAY, "Kind", "Interface",
+			"State", "Protected", "Mtu", "Details", NULL);
 }
 
 void ec_underlay_bus_listed(void *userdata)

@@ -16,6 +16,8 @@ const EcEncap ec_encap_gre = {
 	.kind6 = "ip6gre",
 	.flags = EC_ENCAP_BINDS | EC_ENCAP_FRAGMENTS_V4 | EC_ENCAP_FWMARK,
 	.id_max = UINT32_MAX,
+	.protocol = IPPROTO_GRE,
+	.lookup_protocol = IPPROTO_GRE,
 	.fill = fill,
 	.overhead = ec_gre_overhead,
 };

@@ -50,6 +50,9 @@ const EcEncap ec_encap_ipip = {
 	.kind4 = "ipip",
 	.kind6 = "ip6tnl",
 	.flags = EC_ENCAP_BINDS | EC_ENCAP_FWMARK,
+	.protocol = IPPROTO_IPIP,
+	.lookup_protocol = IPPROTO_IPIP,
+	.second_protocol6 = IPPROTO_IPV6,
 	.fill = fill,
 	.overhead = ec_outer_ip_size,
 };

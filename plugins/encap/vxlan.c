@@ -60,6 +60,8 @@ const EcEncap ec_encap_vxlan = {
 		 EC_ENCAP_KEEPS | EC_ENCAP_FRAGMENTS_V4,
 	.data_port = 4789,
 	.id_max = 0xffffff,
+	.protocol = IPPROTO_UDP,
+	.lookup_protocol = IPPROTO_UDP,
 	.fill = fill,
 	.overhead = overhead,
 };

@@ -1,81 +1,66 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "underlay/fake.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/inotify.h>
 
 typedef struct Fake {
-	EcUnderlay u;
+	EcSource s;
 	sd_event_source *source;
 } Fake;
 
-static bool serves(const char *setting)
-{
-	return g_str_equal(setting, "wireguard");
-}
-
-static void look(EcUnderlay *u)
+/* What the file says: 1 and the device with its MTU, or 0. */
+static int read_file(char device[static IF_NAMESIZE], unsigned *mtu)
 {
 	const char *path = g_getenv("ETHERCORD_FAKE_UNDERLAY");
 	g_autofree char *text = NULL;
-	char device[IF_NAMESIZE] = "";
-	unsigned mtu = 0;
 
-	u->up = path && g_file_get_contents(path, &text, NULL, NULL) &&
-		sscanf(text, "%15s %u", device, &mtu) == 2;
-	u->protect = u->up;
-	u->mtu = u->up ? mtu : 0;
-	g_strlcpy(u->device, u->up ? device : "", sizeof(u->device));
+	return path && g_file_get_contents(path, &text, NULL, NULL) &&
+	       sscanf(text, "%15s %u", device, mtu) == 2;
 }
 
 static int on_file(sd_event_source *s, const struct inotify_event *event, void *userdata)
 {
-	look(userdata);
 	ec_underlay_report(userdata);
 	return 0;
 }
 
-static int watch(EcUnderlay *u, sd_bus_error *ret_error)
+static int watch(EcSource *s, sd_bus_error *ret_error)
 {
-	Fake *fake = (Fake *)u;
 	const char *path = g_getenv("ETHERCORD_FAKE_UNDERLAY");
 	g_autofree char *dir = path ? g_path_get_dirname(path) : NULL;
 
-	look(u);
-	return dir ? sd_event_add_inotify(u->host.event, &fake->source, dir,
-				     IN_CLOSE_WRITE | IN_MOVED_TO | IN_DELETE, on_file, u)
+	return dir ? sd_event_add_inotify(s->event, &((Fake *)s)->source, dir,
+				     IN_CLOSE_WRITE | IN_MOVED_TO | IN_DELETE, on_file, s)
 		   : 0;
 }
 
-static int path(EcUnderlay *u, const EcFlow *flow, EcPath *ret, sd_bus_error *ret_why)
+static void done(EcSource *s)
 {
-	g_auto(EcLink) link = { 0 };
-
-	if (!u->up || ec_kernel_link_by_name(u->host.kernel, u->device, &link, NULL) <= 0) {
-		(void)ec_error(ret_why, EC_ERROR_NO_UNDERLAY, "the fake VPN is down");
-		return 0;
-	}
-	ret->local = flow->local;
-	ret->ifindex = link.ifindex;
-	g_strlcpy(ret->device, u->device, sizeof(ret->device));
-	ret->bind = true;
-	ret->protect = true;
-	ret->mtu = u->mtu;
-	return 1;
+	(void)sd_event_source_disable_unref(((Fake *)s)->source);
 }
 
-static void done(EcUnderlay *u)
+static bool recognise(EcSource *s, const EcLink *link, EcLook *look)
 {
-	(void)sd_event_source_disable_unref(((Fake *)u)->source);
+	char device[IF_NAMESIZE] = "";
+	unsigned mtu = 0;
+	bool up = read_file(device, &mtu);
+
+	/* A device that the file ever named stays a VPN, up or down: its alias says so. */
+	if (!(up && g_str_equal(device, link->name)) && !g_str_equal(link->alias, "fake VPN"))
+		return false;
+	g_snprintf(look->title, sizeof(look->title), "the fake VPN on %s", link->name);
+	look->up = up;
+	look->protect = true;
+	look->mtu = up ? mtu : 0;
+	return true;
 }
 
 const EcUnderlayKind ec_underlay_fake = {
-	.name = "fake",
+	.name = "wireguard",
 	.size = sizeof(Fake),
-	.serves = serves,
 	.watch = watch,
-	.path = path,
 	.done = done,
+	.recognise = recognise,
 };

@@ -260,7 +260,7 @@ BAD_UPDATES = {
     "bridge missing": ("NoBridge", {"mode": "join-networks", "bridge": "nobridge"}),
     "interface taken": ("NameTaken", {"interface": "wire"}),
     "encapsulation": ("NotSupported", {"encapsulation": "raw-udp"}),
-    "underlay": ("NoUnderlay", {"underlay": "ipsec"}),
+    "underlay": ("InvalidSetting", {"underlay": "pigeons"}),
     "control": ("NotSupported", {"control": "ethercord"}),
     "attach busy": ("Busy", {"mode": "join-networks", "bridge": "br-here", "attach": "cable"}),
     "attach the path": ("Loop", {"mode": "join-networks", "bridge": "br-here", "attach": "wire"}),

@@ -99,6 +99,7 @@ def test_a_tunnel_seen_from_outside(sites):
         "Interface": "ec-t1", "Ifindex": link["ifindex"], "Bridge": "", "Encapsulation": "vxlan",
         "DataPlane": "kernel", "Local": NEAR, "Remote": FAR, "Peer": "", "Id": 5, "Mtu": 1450,
         "LargestFrame": 1464, "Underlay": f"{PATH}/underlay/any", "Protected": False,
+        "ProtectedBy": [],
         "Fidelity": "bridge", "Guard": [], "Persistent": False, "Role": "static", "Listener": "/"}
     clock = pathlib.Path("/proc/uptime").read_text()
     assert clock and since > 1.5e15

@@ -4,11 +4,12 @@
 import pytest
 
 import ethercord
-from ethercord import (FAKE_DAEMON, FAR, PATH, PROPERTIES, UNDERLAY, bridge, refused, tunnel_path,
+from ethercord import (FAKE_DAEMON, FAR, PATH, PROPERTIES, UNDERLAY, bridge, tunnel_path,
                        wait_until)
 
 ON = tunnel_path("t1")
-VPN = f"{PATH}/underlay/wireguard"
+VPN = f"{PATH}/underlay/wire"
+TITLE = "the fake VPN on wire"
 
 
 @pytest.fixture
@@ -17,6 +18,7 @@ def fake(lab):
     sites = ethercord.Sites(lab, program=FAKE_DAEMON,
                             environment={"ETHERCORD_FAKE_UNDERLAY": str(file)})
     sites.vpn = file
+    sites.near.ip("link", "set", "wire", "alias", "fake VPN")
     ethercord.far_vxlan(sites.far, "far-t1", 1, mtu=1350)
     return sites
 
@@ -29,19 +31,19 @@ def test_waits_comes_up_and_waits_again(lab, fake):
     signals = lab.signals(fake.daemon)
     fake.client.add("t1", remote=FAR, id=1, underlay="wireguard")
     got = fake.client.get("t1")
-    assert got["State"] == "waiting" and got["StateReason"] == ["NoUnderlay",
-                                                               "the fake VPN is down"]
-    assert got["Underlay"] == VPN and not got["Protected"] and got["Ifindex"] == 0
-    assert underlay(fake) == {"Name": "wireguard", "Kind": "fake", "Interface": "", "State": "down",
-                              "Protected": False, "Mtu": 0, "Details": {"setting": "wireguard"}}
-    assert (PATH, ethercord.OBJECT_MANAGER, "InterfacesAdded") in {s[:3] for s in signals.take()}
+    assert got["State"] == "waiting" and got["StateReason"] == ["NoUnderlay", f"{TITLE} is down"]
+    assert got["Underlay"] == "/" and not got["Protected"] and got["Ifindex"] == 0
+    assert got["ProtectedBy"] == []
+    down = {"Name": "wire", "Kind": "wireguard", "Interface": "wire", "State": "down",
+            "Protected": True, "Mtu": 0, "Details": {"title": TITLE}}
+    assert underlay(fake) == down
 
     fake.vpn.write_text("wire 1400\n")
     got = fake.client.wait_state("t1", "up")
-    assert got["Protected"] and got["Mtu"] == 1350 == fake.near.link("ec-t1")["mtu"]
-    assert underlay(fake) == {"Name": "wireguard", "Kind": "fake", "Interface": "wire",
-                              "State": "up", "Protected": True, "Mtu": 1400,
-                              "Details": {"setting": "wireguard"}}
+    assert got["Underlay"] == VPN
+    assert got["Protected"] and got["ProtectedBy"] == ["nftables", "route"]
+    assert got["Mtu"] == 1350 == fake.near.link("ec-t1")["mtu"]
+    assert underlay(fake) == dict(down, State="up", Mtu=1400)
     seen = signals.take()
     of_vpn = [v[1] for p, i, m, v in seen if p == VPN and m == "PropertiesChanged"]
     of_tunnel = [v[1] for p, i, m, v in seen if p == ON and m == "PropertiesChanged"]
@@ -49,14 +51,16 @@ def test_waits_comes_up_and_waits_again(lab, fake):
     assert {k: merged[k] for k in ("State", "Protected", "Mtu", "Interface")} == {
         "State": "up", "Protected": True, "Mtu": 1400, "Interface": "wire"}
     assert [c["State"] for c in of_tunnel if "State" in c] == ["up"]
+    assert [c["ProtectedBy"] for c in of_tunnel if "ProtectedBy" in c][-1] == got["ProtectedBy"]
     flow = fake.flow()
     index = fake.near.ifindex("ec-t1")
 
     fake.vpn.write_text("")
     got = fake.client.wait_state("t1", "waiting")
-    assert got["StateReason"][1] == "the fake VPN is down"
+    assert got["StateReason"] == ["NoUnderlay", f"{TITLE} is down"]
     assert not fake.near.is_up("ec-t1") and fake.near.ifindex("ec-t1") == index
-    assert underlay(fake)["State"] == "down" and not underlay(fake)["Protected"]
+    assert underlay(fake)["State"] == "down"
+    assert got["Underlay"] == VPN and got["Protected"], "the fence outlives the outage"
     wire = lab.capture(fake.near, "wire", outgoing_only=True)
     fake.vpn.unlink()
     mark = flow.sent
@@ -84,20 +88,37 @@ def test_mtu_follows_the_vpn(lab, fake):
     assert fake.near.ifindex("ec-t1") == index and flow.stop(50) == []
 
 
-def test_shared_and_removed_with_the_last(lab, fake):
-    fake.vpn.write_text("wire 1400\n")
-    for i in (1, 2):
-        fake.client.add(f"t{i}", remote=FAR, id=i, underlay="wireguard")
+def test_listed_whether_used_or_not(lab, fake):
+    """A VPN is an object as long as it is there, and as long as a tunnel rides on it."""
     signals = lab.signals(fake.daemon)
     assert VPN in fake.client.objects()
+    assert VPN in fake.client.call(PATH, PROPERTIES, "Get", "ss", ethercord.MANAGER, "Underlays")
+    fake.vpn.write_text("wire 1400\n")
+    fake.client.add("t1", remote=FAR, id=1, underlay="wireguard")
+    fake.client.on("t1", "Deactivate")
+    assert VPN in fake.client.objects() and fake.client.get("t1")["Underlay"] == "/"
+    fake.client.on("t1", "Activate")
+    assert fake.client.get("t1")["Underlay"] == VPN
+    signals.take()
+    fake.near.ip("link", "set", "wire", "down")
+    fake.near.ip("link", "set", "wire", "name", "other")
+    wait_until(lambda: f"{PATH}/underlay/other" in fake.client.objects(), "the VPN's new name")
+    assert underlay(fake)["State"] == "down", "t1 misses it by its name"
     fake.client.on("t1", "Remove")
-    assert VPN in fake.client.objects()
-    fake.client.on("t2", "Deactivate")
     assert VPN not in fake.client.objects()
     gone = [v[0] for p, i, m, v in signals.take() if m == "InterfacesRemoved"]
     assert gone.count(VPN) == 1
-    fake.client.on("t2", "Activate")
-    assert VPN in fake.client.objects() and fake.client.get("t2")["Underlay"] == VPN
+
+
+def test_named_underlays_come_and_go_with_their_tunnels(lab, fake):
+    fake.client.add("t1", remote=FAR, id=1, underlay="any")
+    fake.client.add("t2", remote=FAR, id=2, underlay="device:any")
+    got = fake.client.objects()
+    of = [fake.client.get(name)["Underlay"] for name in ("t1", "t2")]
+    assert [got[path][UNDERLAY]["Name"] for path in of] == ["any", "device:any"]
+    fake.client.on("t1", "Remove")
+    fake.client.on("t2", "Remove")
+    assert not set(of) & set(fake.client.objects())
 
 
 def test_bridge_port_outlives_an_outage(fake):
@@ -125,12 +146,62 @@ def test_moves_to_another_underlay(fake):
     fake.client.update("t1", underlay="any")
     got = fake.client.get("t1")
     assert got["Underlay"] == f"{PATH}/underlay/any" and not got["Protected"]
-    assert VPN not in fake.client.objects()
+    assert got["ProtectedBy"] == []
     assert flow.stop(50) == []
 
 
-def test_other_vpns_are_not_guessed(fake):
-    for kind in ("vpn", "ipsec", "openvpn", "networkmanager"):
-        with refused("NoUnderlay", kind, "device:"):
-            fake.client.add("bad", remote=FAR, id=9, underlay=kind)
-    assert fake.client.tunnels() == []
+def test_wanting_protection_that_is_not_there(lab, fake):
+    """From `any` to a VPN that does not carry it: nothing is sent until one does."""
+    fake.client.add("t1", remote=FAR, id=1, underlay="any")
+    flow = fake.flow()
+    fake.client.update("t1", underlay="vpn")
+    got = fake.client.get("t1")
+    assert got["State"] == "waiting" and got["Underlay"] == "/"
+    assert not fake.near.is_up("ec-t1")
+    wire = lab.capture(fake.near, "wire", outgoing_only=True)
+    flow.wait_sent(flow.sent + 50)
+    assert not wire.take()
+    fake.vpn.write_text("wire 1400\n")
+    assert fake.client.wait_state("t1", "up")["Protected"]
+    wait_until(wire.take, "the flow goes on")
+    flow.close()
+
+
+def test_other_vpns_are_not_taken(fake):
+    """The setting names a kind; the route leads to a VPN of another one."""
+    fake.vpn.write_text("wire 1400\n")
+    for kind in ("ipsec", "openvpn", "networkmanager"):
+        fake.client.add(kind, remote=FAR, id=9, underlay=kind)
+        got = fake.client.get(kind)
+        assert got["State"] == "waiting" and got["StateReason"][0] == "NotProtected"
+        assert kind in got["StateReason"][1] and TITLE in got["StateReason"][1]
+        assert got["Ifindex"] == 0
+        fake.client.on(kind, "Remove")
+    fake.client.add("t1", remote=FAR, id=1, underlay="vpn")
+    assert fake.client.state("t1") == "up" and fake.client.get("t1")["Underlay"] == VPN
+
+
+def test_no_vpn_at_all(lab, fake):
+    """The route leads out by something that is no VPN."""
+    fake.near.ip("link", "set", "wire", "alias", "")
+    fake.client.add("t1", remote=FAR, id=1, underlay="vpn")
+    got = fake.client.get("t1")
+    assert got["State"] == "waiting" and got["StateReason"][0] == "NotProtected"
+    for word in ("wire", "no VPN", "underlay=device:", "underlay=any"):
+        assert word in got["StateReason"][1]
+    assert got["Ifindex"] == 0
+
+
+def test_a_name_taken_over(fake):
+    """What has the VPN's name now is no VPN."""
+    fake.vpn.write_text("wire 1400\n")
+    fake.client.add("t1", remote=FAR, id=1, underlay="device:wire")
+    assert fake.client.get("t1")["Protected"]
+    fake.near.ip("link", "set", "wire", "alias", "")
+    fake.vpn.write_text("")
+    got = fake.client.wait_state("t1", "waiting")
+    assert got["StateReason"][0] == "NotProtected"
+    assert f"{TITLE} is gone" in got["StateReason"][1] and "no VPN" in got["StateReason"][1]
+    assert not fake.near.is_up("ec-t1")
+    fake.vpn.write_text("wire 1400\n")
+    fake.client.wait_state("t1", "up")

@@ -129,7 +129,7 @@ def test_own_user():
     fields = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
     uid = int(run("id", "-u", "ethercord").stdout)
     assert uid != 0 and fields["Uid"].split() == [str(uid)] * 4
-    assert int(fields["CapEff"], 16) == 1 << 12, "CAP_NET_ADMIN and nothing else"
+    assert int(fields["CapEff"], 16) == 1 << 12 | 1 << 13, "CAP_NET_ADMIN, CAP_NET_RAW, no more"
     assert int(fields["CapBnd"], 16) == 1 << 12
     assert fields["NoNewPrivs"] == "1" and fields["Seccomp"] == "2"
     assert fields["Threads"] == "1"
