@@ -9,7 +9,7 @@ from vpn import INTERFACE_EVENTS, PHYSICAL, InterfaceVpn, Processes, Vpn
 
 CONF = """charon {{
     load_modular = no
-    load = random nonce aes sha1 sha2 hmac kdf gmp curve25519 x509 pem openssl kernel-netlink \
+    load = random nonce aes sha1 sha2 hmac kdf gmp x509 pem openssl kernel-netlink \
 socket-default updown vici
     install_routes = {routes}
     retransmit_tries = 3

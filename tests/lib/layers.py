@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The guard's layers one by one, and rekeying. The daemon sleeps meanwhile: what holds is what it
+left in the kernel."""
+
+import json
+import re
+import signal
+
+from ethercord import wait_until
+from leaks import ENOUGH, ID, LETTER
+from traffic import FOU
+
+TABLE = ("table", "inet", "ethercord")
+
+
+def nft_table(namespace):
+    """The guard's table as nft(8) would take it again, or ""."""
+    return namespace.exec("nft", "list", *TABLE, check=False).stdout
+
+
+def nft_dropped(namespace):
+    """Packets that the guard's rules and sets have counted."""
+    return sum(int(n) for n in re.findall(r"counter packets (\d+)", nft_table(namespace)))
+
+
+def rules(namespace):
+    """Those of the guard: (family, words for ip rule)."""
+    result = []
+    for family in ("-4", "-6"):
+        for line in namespace.ip(family, "rule", "show").stdout.splitlines():
+            priority, words = line.split(":", 1)
+            if priority == "100":
+                result.append((family, words.split()))
+    return result
+
+
+def blocks(namespace):
+    """XFRM policies of the guard: (source, destination, the rest of the selector, direction)."""
+    found = re.findall(r"^src (\S+) dst (\S+) ?(.*)\n\s+dir (\w+) action block priority 2147483647",
+                       namespace.ip("xfrm", "policy").stdout, re.MULTILINE)
+    return [(s, d, rest.split(), direction) for s, d, rest, direction in found]
+
+
+def remove_second_layer(namespace):
+    """How many rules and policies that took."""
+    taken = 0
+    for family, words in rules(namespace):
+        namespace.ip(family, "rule", "del", "priority", 100, *words)
+        taken += 1
+    for source, destination, rest, direction in blocks(namespace):
+        namespace.ip("xfrm", "policy", "delete", "src", source, "dst", destination, *rest, "dir",
+                     direction)
+        taken += 1
+    return taken
+
+
+class Asleep:
+    """A session's near daemon is stopped; its tunnels go on by themselves while the VPN is away."""
+
+    def __init__(self, session):
+        self.session, self.near = session, session.near
+        session.settle()
+        session.broken = True   # left as it is: the next test gets a new session
+        vpn = session.vpn
+        session.daemon.process.send_signal(signal.SIGSTOP)
+        self.outage = vpn.event("link down" if vpn.device else "stopped")
+        session.judge.clear()
+        next(self.outage)
+
+    def attempts(self):
+        """What each tunnel's interface tried to send."""
+        result = {}
+        for kind in self.session.encapsulations:
+            shown = self.near.ip("-s", "-j", "link", "show", "dev", f"ec-{LETTER[kind]}").stdout
+            tx = json.loads(shown)[0]["stats64"]["tx"]
+            result[kind] = tx["packets"] + tx["errors"] + tx["dropped"]
+        return result
+
+    def judged(self, what):
+        """Frames are tried and none is in clear. The marks of the time before."""
+        session = self.session
+        marks, tried = session.marks(), self.attempts()
+        session.judge.clear()
+        session.wait_leaking()
+        wait_until(lambda: all(n >= tried[kind] + ENOUGH for kind, n in self.attempts().items()),
+                   f"each tunnel tries to send, {what}")
+        session.judge.acquit(what)
+        return marks
+
+    def unbind(self):
+        """The tunnels as somebody careless would have made them."""
+        for kind in self.session.encapsulations:
+            name = f"ec-{LETTER[kind]}"
+            if kind == "vxlan":
+                continue    # is bound to no device
+            words = ["link", "set", name, "mtu", 1500, "type", "gretap", "remote",
+                     self.session.vpn.far, "local", self.session.vpn.near, "key", ID[kind],
+                     "nopmtudisc", "ignore-df"]
+            if kind == "gretap-fou":
+                words += ["encap", "fou", "encap-sport", FOU[0], "encap-dport", FOU[0]]
+            self.near.ip(*words)
+
+    def leaking(self):
+        """Each of the tunnels that were guarded."""
+        seen = self.session.judge.look()
+        return all(seen["near", kind] >= ENOUGH for kind in self.session.encapsulations)
+
+    def letting_in(self, marks):
+        """The forged packets that plainly are of the tunnels', addressed to the bare network."""
+        for kind in self.session.encapsulations:
+            streams = [s for (name, _), s in self.session.forged.items() if name == kind]
+            if not any(n >= marks[s] for s in streams for n in list(s.arrived)):
+                return False
+        return True
+
+
+def each_layer_holds_alone(session):
+    """Both, one, the other; and without both the very same tunnels leak."""
+    asleep, near = Asleep(session), session.near
+    marks = asleep.judged("with both layers")
+    session.no_forgery(marks, "with both layers, during the outage")
+    table = nft_table(near)
+    assert "drop" in table, table
+    near.exec("nft", "delete", *TABLE)
+    asleep.judged(f"with the {session.vpn.layer} layer alone")
+    near.exec("nft", "-f", "-", input=table)
+    assert remove_second_layer(near), "there was a second layer to remove"
+    dropped = nft_dropped(near)
+    marks = asleep.judged("with nftables alone")
+    session.no_forgery(marks, "with nftables alone, during the outage")
+    counted = nft_dropped(near) - dropped
+    assert counted >= ENOUGH, f"nftables counted only {counted}\n{nft_table(near)}"
+    near.exec("nft", "delete", *TABLE)
+    asleep.unbind()
+    marks = session.marks()
+    wait_until(asleep.leaking, "without a guard each of them leaks", 20, 0.02)
+    wait_until(lambda: asleep.letting_in(marks), "without a guard forged frames are accepted", 20,
+               0.02)
+
+
+def rekeyed(session, rekey):
+    """No frame is lost in a rekeying that let all bare pings through."""
+    session.settle()
+    session.broken = True
+    session.wait_sent(10)
+    begin = session.marks()
+    rekey()
+    session.wait_sent(20)
+    end = session.marks()
+    flows = list(session.flows.values())
+    # Whatever was sent before `end` has arrived once something sent later has.
+    wait_until(lambda: all(s.first(end[s]) for s in (*flows, session.ping)), "frames cross", 20)
+    ping, slack = session.ping, 3 * session.traffic.interval
+    gaps = [ping.sent_at[n] for n in ping.lost(begin[ping], end[ping])]
+    for flow in flows:
+        assert end[flow] - begin[flow] >= 20
+        lost = [flow.sent_at[n] for n in flow.lost(begin[flow], end[flow])]
+        ours = [t for t in lost if not any(abs(t - gap) <= slack for gap in gaps)]
+        assert not ours, f"{flow.name} lost {len(ours)} of {end[flow] - begin[flow]} frames while " \
+            f"pings crossed ({len(gaps)} of {end[ping] - begin[ping]} were lost)"
+    session.judge.acquit("while rekeying")
+    session.broken = False
+
+
+def guard_comes_back(session):
+    """What somebody takes away of the guard is there again soon, and nothing slips out."""
+    near = session.near
+    session.settle()
+    session.broken = True
+    session.judge.clear()
+    before = session.guarded.ports()
+    held = {"rules": sorted(map(str, rules(near))), "blocks": sorted(map(str, blocks(near))),
+            "routes": near.ip("route", "show", "table", 60260, check=False).stdout}
+    assert nft_table(near) and (held["rules"] or held["blocks"]), "there is a guard"
+
+    def whole():
+        return "drop" in nft_table(near) and held == {
+            "rules": sorted(map(str, rules(near))), "blocks": sorted(map(str, blocks(near))),
+            "routes": near.ip("route", "show", "table", 60260, check=False).stdout}
+    for what, deed in (
+            ("the ruleset", lambda: near.exec("nft", "flush", "ruleset")),
+            ("the table", lambda: near.exec("nft", "delete", *TABLE)),
+            ("the chains", lambda: near.exec("nft", "flush", *TABLE)),
+            ("the second layer", lambda: remove_second_layer(near)),
+            ("the private routes", lambda: near.ip("route", "flush", "table", 60260,
+                                                   check=False))):
+        deed()
+        wait_until(whole, f"{what} is back: {held}\n{session.guarded.describe()}", 3)
+    session.settle()
+    session.judge.acquit("while the guard was taken away piece by piece")
+    assert session.guarded.ports() == before
+    session.broken = False
+
+
+def wait_handshake(vpn, before):
+    """WireGuard's timer has made a new one."""
+    wait_until(lambda: vpn.handshake() > before, "WireGuard rekeys", 150, 0.5)
+
+
+def wait_renegotiated(vpn, times=2):
+    """OpenVPN's timer has made new keys, that many times."""
+    def count():
+        return vpn.output("near").count("Data Channel: cipher")
+    before = count()
+    wait_until(lambda: count() >= before + times, f"OpenVPN renegotiates: {vpn.output('near')}",
+               60, 0.05)
