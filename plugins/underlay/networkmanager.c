@@ -424,6 +424,7 @@ static int watch(EcSource *s, sd_bus_error *ret_error)
 	NetworkManager *n = (NetworkManager *)s;
 	int r = 0;
 
+	n->told = g_strdup("");
 	n->actives = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, ec_nm_active_free);
 	n->devices = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, ec_nm_device_free);
 	if (!s->bus)

@@ -1,81 +1,111 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include <errno.h>
-#include <linux/rtnetlink.h>
-#include <net/if.h>
-#include <string.h>
+#include <net/if_arp.h>
 
 #include "underlay.h"
+#include "underlay/holder.h"
 
 /*
- * The generic underlay: the kernel's own routing decides. `any` takes whatever interface the route
- * to the peer leaves by; `device:IFNAME` takes the peer only through that interface, and the tunnel
- * is bound to it. There is nothing to watch: the netlink events that the manager follows anyway
- * tell of every change. Neither says that the path is protected: only a VPN's own plugin can know
- * that.
+ * Other VPNs that are interfaces: known by the program that holds their TUN or TAP, or PPP under a
+ * VPN. Nothing else is known of them; the netlink events tell of every change.
+ *
+ * underlay=any and device:IFNAME, which need no VPN, are the core's; their objects are of this
+ * kind.
  */
 
-static bool serves(const char *setting)
+typedef struct Route {
+	EcSource s;
+	EcHolders *holders;
+} Route;
+
+/* PPP is also what DSL and modems speak, and encrypts nothing. It is a VPN if one of these runs; of
+ * those, the first two encrypt by themselves. */
+static const char *const ppp_programs[] = { "openfortivpn", "sstpc", "nm-l2tp-service", "xl2tpd",
+	"nm-pptp-service", "pptp", NULL };
+#define PPP_ENCRYPTING 2
+
+static bool recognise_ppp(const EcLink *link, EcLook *look)
 {
-	return g_str_equal(setting, "any") || g_str_has_prefix(setting, "device:");
+	const char *program = ec_vpn_program_runs(ppp_programs);
+
+	if (!program)
+		return false;
+	(void)g_snprintf(look->title, sizeof(look->title), "PPP on %s", link->name);
+	for (int i = 0; i < PPP_ENCRYPTING; i++)
+		look->protect |= program == ppp_programs[i];
+	ec_look_add(look, "program", "%s", program);
+	return true;
 }
 
-static void learn(EcUnderlay *u, const char *device, bool up, uint32_t mtu)
+static bool recognise_tun(EcSource *s, const EcLink *link, EcLook *look)
 {
-	g_strlcpy(u->device, device, sizeof(u->device));
-	u->up = up;
-	u->mtu = mtu;
+	const EcVpnProgram *program = ec_holders_find(((Route *)s)->holders, link);
+
+	/* The other kinds' programs, too: a TAP of OpenVPN's is no openvpn, but a VPN. */
+	if (!program)
+		return false;
+	(void)g_snprintf(look->title, sizeof(look->title), "%s on %s", program->title, link->name);
+	look->protect = true;
+	ec_look_add(look, "program", "%s", program->comm);
+	return true;
 }
 
-static int path(EcUnderlay *u, const EcFlow *flow, EcPath *ret, sd_bus_error *ret_why)
+static bool recognise(EcSource *s, const EcLink *link, EcLook *look)
 {
-	const char *device = g_str_has_prefix(u->setting, "device:") ? u->name : NULL;
-	char to[INET6_ADDRSTRLEN];
+	bool ppp = link->type == ARPHRD_PPP;
+
+	if (ppp ? !recognise_ppp(link, look) : !recognise_tun(s, link, look))
+		return false;
+	look->up = (link->flags & (IFF_UP | IFF_RUNNING)) == (IFF_UP | IFF_RUNNING);
+	look->mtu = link->mtu;
+	return true;
+}
+
+/* A flow that nobody else wants. One that leaves by a stranger's TUN is worth a sentence of its
+ * own: the user may well know that this is a VPN. */
+static int flow(EcSource *s, const EcFlow *flow, EcPath *path, char title[static 96],
+		char name[static 96], sd_bus_error *ret_why)
+{
 	g_auto(EcLink) link = { 0 };
-	EcRoute route;
-	int r;
+	char holder[32], remote[INET6_ADDRSTRLEN];
 
-	(void)ec_address_to_string(&flow->remote, to);
-	if (device) {
-		learn(u, device, false, 0);
-		r = ec_kernel_link_by_name(u->host.kernel, device, &link, ret_why);
-		if (r < 0)
-			return r;
-		if (r == 0 || !(link.flags & IFF_UP)) {
-			(void)ec_error(ret_why, EC_ERROR_NO_UNDERLAY,
-					r ? "interface %s is down" : "there is no interface %s",
-					device);
-			return 0;
-		}
-		learn(u, device, true, link.mtu);
-	}
-	r = ec_kernel_route_get(
-			u->host.kernel, &flow->remote, &flow->local, flow->fwmark, &route, ret_why);
-	if (r <= 0)
-		return r;
-	int wanted = link.ifindex;
-	if (!device || route.ifindex != wanted) {
-		ec_link_done(&link);
-		r = ec_kernel_link_by_index(u->host.kernel, route.ifindex, &link, ret_why);
-		if (r <= 0)
-			return r;
-	}
-	if (device && route.ifindex != wanted) {
-		(void)ec_error(ret_why, EC_ERROR_NO_UNDERLAY,
-				"the route to %s leaves by %s, not by %s", to, link.name, device);
-		return 0;
-	}
-	ret->local = route.source;
-	ret->ifindex = route.ifindex;
-	g_strlcpy(ret->device, link.name, sizeof(ret->device));
-	ret->bind = device;
-	ret->mtu = route.mtu ? route.mtu : link.mtu;
-	learn(u, link.name, true, ret->mtu);
-	return 1;
+	if ((ret_why && sd_bus_error_is_set(ret_why)) ||
+			ec_kernel_link_by_index(s->kernel, path->ifindex, &link, NULL) <= 0 ||
+			!ec_tun_mode(&link) || link.group == EC_LINK_GROUP ||
+			ec_holders_find(((Route *)s)->holders, &link))
+		return -ENOENT;
+	(void)ec_address_to_string(&flow->remote, remote);
+	if (ec_tun_holder(link.name, holder) && ec_text_is_clean(holder))
+		(void)ec_error(ret_why, EC_ERROR_NOT_PROTECTED,
+				"the route to %s leaves by %s, which belongs to the program %s, no VPN "
+				"that ethercord knows; if it is one, set underlay=device:%s",
+				remote, link.name, holder, link.name);
+	else
+		(void)ec_error(ret_why, EC_ERROR_NOT_PROTECTED,
+				"the route to %s leaves by %s, and which program that belongs to "
+				"cannot be told for sure; if it is a VPN, set underlay=device:%s",
+				remote, link.name, link.name);
+	return 0;
+}
+
+static int watch(EcSource *s, sd_bus_error *ret_error)
+{
+	((Route *)s)->holders = ec_holders_new();
+	return 0;
+}
+
+static void done(EcSource *s)
+{
+	Route *r = (Route *)s;
+
+	r->holders = ec_holders_free(r->holders);
 }
 
 const EcUnderlayKind ec_underlay_route = {
 	.name = "route",
-	.size = sizeof(EcUnderlay),
-	.serves = serves,
-	.path = path,
+	.size = sizeof(Route),
+	.watch = watch,
+	.done = done,
+	.recognise = recognise,
+	.flow = flow,
 };
