@@ -31,6 +31,7 @@
 
 struct EcUnderlays {
 	EcKernel *kernel;
+	sd_event *event;
 	GHashTable *table; /* name -> EcUnderlay */
 	GPtrArray *sources;
 	EcUnderlaysObserver observer;
@@ -270,6 +271,7 @@ static EcUnderlay *examine(EcUnderlays *all, const EcLink *link)
 	g_strlcpy(u->device, link->name, sizeof(u->device));
 	u->ifindex = link->ifindex;
 	u->seen = kind != NULL;
+	(void)sd_event_get_iteration(all->event, &u->looked);
 	if (all->found)
 		g_hash_table_add(all->found, u->name);
 	if (is_new) {
@@ -545,6 +547,18 @@ static int by_policy(EcUnderlays *all, const Question *q, EcPath *path, EcUnderl
 	return first;
 }
 
+/* The device of a flow. A round of work asks about many flows through one device: it is looked at
+ * once. */
+static EcUnderlay *examine_once(EcUnderlays *all, const EcLink *link)
+{
+	EcUnderlay *u = find(all, name_of(link->name));
+	uint64_t now = 0;
+
+	(void)sd_event_get_iteration(all->event, &now);
+	return u && u->ifindex == link->ifindex && u->looked == now && now > 0 ? u
+									       : examine(all, link);
+}
+
 /* A flow through the device it is routed to. -ENOENT: that is no VPN the setting allows. */
 static int by_device(EcUnderlays *all, Question *q, EcPath *path, EcUnderlay **ret,
 		sd_bus_error *ret_why)
@@ -552,7 +566,7 @@ static int by_device(EcUnderlays *all, Question *q, EcPath *path, EcUnderlay **r
 	if (q->device && !g_str_equal(q->device, q->link.name))
 		return -ENOENT;
 	EcUnderlay *named = q->device ? ec_underlays_named(all, q->setting) : NULL;
-	EcUnderlay *u = examine(all, &q->link);
+	EcUnderlay *u = examine_once(all, &q->link);
 	EcSource *s = u && u->seen ? source_of(all, u->kind) : NULL;
 	bool other = false;
 	EcLook look = { 0 };
@@ -676,6 +690,7 @@ int ec_underlays_new(EcKernel *kernel, sd_event *event, sd_bus *bus, void (*ask)
 	EcUnderlays *all = g_new0(EcUnderlays, 1);
 
 	all->kernel = kernel;
+	all->event = event;
 	all->ask = ask;
 	all->userdata = userdata;
 	all->table = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, free_underlay);

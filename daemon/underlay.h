@@ -97,6 +97,7 @@ struct EcUnderlay {
 	char device[IF_NAMESIZE]; /* "" when it is no interface */
 	int ifindex;              /* the one it was recognised on, 0 none now */
 	bool seen;                /* it is there (else only held by tunnels) */
+	uint64_t looked;          /* iteration of the event loop of the last look */
 	EcLook look;
 };
 
