@@ -368,19 +368,8 @@ static void make_title(
 		(void)g_snprintf(ret, 96, "IPsec to %s", peers);
 }
 
-static int refuse(sd_bus_error *ret_why, const char *name, const char *format, ...)
-		G_GNUC_PRINTF(3, 4);
-
-static int refuse(sd_bus_error *ret_why, const char *name, const char *format, ...)
-{
-	va_list ap;
-
-	va_start(ap, format);
-	g_autofree char *text = g_strdup_vprintf(format, ap);
-	va_end(ap);
-	(void)ec_error(ret_why, name, "%s", text);
-	return 0;
-}
+/* Says why the flow is not carried; 0. */
+#define refuse(ret_why, name, ...) ((void)ec_error((ret_why), (name), __VA_ARGS__), 0)
 
 /* Does the policy that applies protect? 1 and *ret, 0 and why, -ENOENT when no IPsec is meant. */
 static int find_policy(Ipsec *i, const EcXfrmPacket *packet, const EcXfrmPolicy **ret,
@@ -542,15 +531,16 @@ static bool identity(const EcLink *link, EcXfrmPacket *ret, int *ret_parent)
 	else
 		ret->if_id = attribute_u32(link, IFLA_XFRM_IF_ID);
 	*ret_parent = (int)attribute_u32(link, vti ? IFLA_VTI_LINK : IFLA_XFRM_LINK);
-	/* Without an if_id it is told by each route, which nobody can follow. */
-	return vti || ret->if_id;
+	/* Without an if_id it is told by each route, which nobody can follow; without a key a vti
+	 * shares the policies of packets that are not its own. */
+	return ret->mark || ret->if_id;
 }
 
 static bool is_policy_of(const EcXfrmPolicy *p, const EcXfrmPacket *identity)
 {
 	return p->info.dir == XFRM_POLICY_OUT && p->if_id == identity->if_id &&
 	       ec_xfrm_protects(p) && (identity->mark & p->mark.m) == p->mark.v &&
-	       (identity->if_id || !identity->mark == !p->mark.m);
+	       (identity->if_id || p->mark.m);
 }
 
 /* The ESP packets' path, if there is no route to look at: the interface's parent. */
@@ -608,8 +598,10 @@ static void look_at_interface(Ipsec *i, const EcLink *link, EcLook *look)
 static bool is_xfrm(const EcLink *link)
 {
 	static const char *const kinds[] = { "xfrm", "vti", "vti6", NULL };
+	/* The kernel's own, in every network namespace. */
+	static const char *const idle[] = { "ip_vti0", "ip6_vti0", NULL };
 
-	return g_strv_contains(kinds, link->kind);
+	return g_strv_contains(kinds, link->kind) && !g_strv_contains(idle, link->name);
 }
 
 static bool recognise(EcSource *s, const EcLink *link, EcLook *look)
@@ -647,7 +639,7 @@ static int through(EcSource *s, const EcLink *link, const EcFlow *f, EcPath *pat
 	(void)g_snprintf(title, sizeof(title), "IPsec on %s", link->name);
 	if (!identity(link, &packet, &parent))
 		return refuse(ret_why, EC_ERROR_NO_UNDERLAY,
-				"%s has no if_id, so its policies cannot be told", title);
+				"%s has no if_id or key, so its policies cannot be told", title);
 	int r = load(i, ret_why);
 	if (r < 0)
 		return r;

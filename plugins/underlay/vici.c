@@ -19,12 +19,14 @@
  * Names are only ever replaced, not taken away, while the daemon runs: a policy outlives its
  * connection (a trap), and is to keep its name then. Nothing here ever waits: what we send is a few
  * hundred bytes into an empty buffer. A daemon that hangs up, refuses or sends nonsense costs us
- * the names and a connection attempt every half minute while there are IPsec policies.
+ * the names, and a connection attempt every half minute, or when policies change, while there are
+ * any.
  */
 
-#define PACKET_MAX (512 * 1024) /* of libvici and charon */
+#define PACKET_MAX ((size_t)512 * 1024) /* of libvici and charon */
 #define CHUNK 16384
 #define RETRY_USEC (30 * (uint64_t)G_USEC_PER_SEC)
+#define AGAIN_USEC (2 * (int64_t)G_USEC_PER_SEC)
 #define NAMES_MAX 65536
 
 enum {
@@ -51,6 +53,7 @@ struct EcVici {
 	void (*changed)(void *userdata);
 	void *userdata;
 	bool want;
+	int64_t tried; /* when it was dialled */
 	int fd;
 	sd_event_source *io, *timer;
 	GByteArray *input;
@@ -350,6 +353,7 @@ static void try(EcVici *v)
 {
 	int r = -ENOENT;
 
+	v->tried = g_get_monotonic_time();
 	for (size_t i = 0; r == -ENOENT && i < EC_ELEMENTS(paths); i++)
 		r = dial(v, paths[i]);
 	if (r < 0) {
@@ -379,14 +383,15 @@ static int set_timer(EcVici *v)
 
 void ec_vici_want(EcVici *v, bool want)
 {
-	if (want == v->want)
-		return;
-	v->want = want;
 	if (want) {
-		if (v->fd < 0)
+		v->want = true;
+		/* Whoever asks saw the policies change: charon may be back. */
+		if (v->fd < 0 && (!v->tried || g_get_monotonic_time() - v->tried >= AGAIN_USEC))
 			try(v);
 		return;
 	}
+	v->want = false;
+	v->tried = 0;
 	v->timer = sd_event_source_disable_unref(v->timer);
 	hang_up(v);
 	g_hash_table_remove_all(v->names);

@@ -12,7 +12,7 @@ typedef struct EcVici EcVici;
 /* changed: names came or went; called from the event loop. */
 EcVici *ec_vici_new(sd_event *event, void (*changed)(void *userdata), void *userdata);
 EcVici *ec_vici_free(EcVici *v);
-/* Connects and tries again now and then, or gives up. Costs nothing when nothing changes. */
+/* Connects and tries again now and then, or gives up. To be called whenever policies changed. */
 void ec_vici_want(EcVici *v, bool want);
 /* "CONNECTION/CHILD" of a policy's reqid, or NULL. */
 const char *ec_vici_name(const EcVici *v, uint32_t reqid);
