@@ -319,15 +319,15 @@ static int on_objects(sd_bus_message *m, void *userdata, sd_bus_error *ret_error
 {
 	NetworkManager *n = userdata;
 	int r = sd_bus_message_is_method_error(m, NULL)
-				? 0 /* there is no NetworkManager, or it does not talk to us */
+				? -ENOENT /* there is no NetworkManager, or it does not talk to us
+					   */
 				: sd_bus_message_enter_container(m, 'a', "{oa{sa{sv}}}");
 
 	g_hash_table_remove_all(n->actives);
 	g_hash_table_remove_all(n->devices);
-	while (r > 0 && (r = sd_bus_message_enter_container(m, 'e', "oa{sa{sv}}")) > 0) {
+	while (r >= 0 && sd_bus_message_enter_container(m, 'e', "oa{sa{sv}}") > 0) {
 		r = read_object(n, m);
-		if (r >= 0)
-			r = sd_bus_message_exit_container(m);
+		r = r < 0 ? r : sd_bus_message_exit_container(m);
 	}
 	n->reply = sd_bus_slot_unref(n->reply);
 	tell(n);

@@ -127,12 +127,12 @@ static void test_details(void)
 	g_assert_cmpint(ec_wg_device_take(nlmsg_hdr(m), &d), ==, 0);
 	g_assert_cmpuint(d.port, ==, 51820);
 	g_assert_cmpuint(d.peers->len, ==, 2);
-	const EcWgPeer *p = (const EcWgPeer *)d.peers->data;
-	g_assert_cmpmem(p[0].key, EC_WG_KEY_SIZE, key_a, EC_WG_KEY_SIZE);
-	g_assert_cmpstr(p[0].endpoint, ==, "192.0.2.1:1000");
-	g_assert_cmpint(p[0].handshake, ==, 1700000000);
-	g_assert_cmpstr(p[1].endpoint, ==, "[2001:db8::1]:1000");
-	g_assert_cmpint(p[1].handshake, ==, 0);
+	const EcWgPeer *a = &g_array_index(d.peers, EcWgPeer, 0), *b = a + 1;
+	g_assert_cmpmem(a->key, EC_WG_KEY_SIZE, key_a, EC_WG_KEY_SIZE);
+	g_assert_cmpstr(a->endpoint, ==, "192.0.2.1:1000");
+	g_assert_cmpint(a->handshake, ==, 1700000000);
+	g_assert_cmpstr(b->endpoint, ==, "[2001:db8::1]:1000");
+	g_assert_cmpint(b->handshake, ==, 0);
 	g_assert_cmpint(d.peer, ==, -1);
 }
 
