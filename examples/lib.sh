@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # shellcheck shell=bash
-# What the examples share: two sites in network namespaces of this machine, joined by a real OpenVPN
+# What the examples share: two sites in network namespaces of this machine, joined by a real VPN
 # over a router that can see nothing else of them.
 #
 #    host ---br0--- laptop ------------ router ------------ office ---br0--- server
 #   (join-networks)     192.0.2.2            198.51.100.2        (web, DHCP 192.168.77.0/24)
-#                   tun0 10.8.0.2 == OpenVPN == 10.8.0.1 tun0
+#                $laptop_inside ======= VPN ======= $office_inside
 #
-# Sourced by an example, which then calls example_begin "$@" first and example_end last.
+# Sourced by an example, which then calls example_begin "$@" first and example_end last. An example
+# over another VPN than OpenVPN names a file of examples/vpn in $vpn before it sources this one.
 
 set -euo pipefail
 examples=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -17,6 +18,8 @@ examples=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 tag=${ETHERCORD_EXAMPLE:-ectry}   # begins the names of the namespaces; another tag runs beside it
 W=/run/$tag                       # everything that is written
 sites=(laptop router office server host)
+inside=''                         # program that commands at a site run under: COMMAND WORK SITE ...
+vpn=${vpn:-openvpn}
 keep='' marker='' failed=0 steps=0 started=$SECONDS
 SERVER=192.168.77.1
 
@@ -40,9 +43,9 @@ check() {
 	fi
 }
 
-# until_true SECONDS COMMAND...: waits for a condition.
+# until_true SECONDS COMMAND...: waits for a condition. An emulated machine gets more time.
 until_true() {
-	local end=$((SECONDS + $1))
+	local end=$((SECONDS + $1 * (${IN_VM:+3} + 1)))
 	shift
 	until "$@" >/dev/null 2>&1; do
 		[ "$SECONDS" -le "$end" ] || return 1
@@ -57,7 +60,7 @@ on() {
 	local site=$1
 	shift
 	DBUS_SYSTEM_BUS_ADDRESS=unix:path=$W/$site/bus PATH=$BUILD_DIR/daemon/ctl:$PATH \
-		ip netns exec "$tag-$site" "$@"
+		ip netns exec "$tag-$site" ${inside:+"$inside" "$W" "$site"} "$@"
 }
 
 # type SITE COMMAND...: what a user would type there, shown and done.
@@ -104,35 +107,6 @@ make_sites() {
 	on router sysctl -qw net.ipv4.ip_forward=1
 }
 
-# The VPN that "you already have". Throw-away certificates, each end knows the other's fingerprint.
-certificate() {
-	openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 \
-		-subj "/CN=$1" -keyout "$W/$1/vpn.key" -out "$W/$1/vpn.crt" 2>/dev/null
-	openssl x509 -in "$W/$1/vpn.crt" -noout -fingerprint -sha256 | cut -d= -f2 >"$W/$1/vpn.fp"
-}
-
-# openvpn_at SITE PEER LOCAL REMOTE OPTION...
-# tun-mtu: a full Ethernet frame in VXLAN is 1550 bytes; OpenVPN carries it whole.
-openvpn_at() {
-	local site=$1 peer=$2 local=$3 remote=$4
-	shift 4
-	background "$site" "$site/openvpn" openvpn --dev tun0 --dev-type tun --tun-mtu 1600 \
-		--ifconfig "$local" "$remote" --proto udp --port 1194 --cipher AES-256-GCM \
-		--data-ciphers AES-256-GCM --dh none --cert "$W/$site/vpn.crt" --key "$W/$site/vpn.key" \
-		--peer-fingerprint "$(cat "$W/$peer/vpn.fp")" --keepalive 1 10 --verb 3 "$@"
-}
-
-make_vpn() {
-	certificate laptop
-	certificate office
-	openvpn_at office laptop 10.8.0.1 10.8.0.2 --tls-server
-	openvpn_at laptop office 10.8.0.2 10.8.0.1 --tls-client --remote 198.51.100.2
-	if ! until_true 20 on laptop ping -n -c 1 -W 1 10.8.0.1; then
-		tail -n 20 "$W"/*/openvpn.log
-		return 1
-	fi
-}
-
 # The office's network, which exists before ethercord comes.
 make_office() {
 	ip -n "$tag-office" link add br0 type bridge
@@ -170,9 +144,9 @@ start_daemon() {
 	until_true 10 on "$site" ethercordctl list
 }
 
-# The router's view of everything between the sites.
+# The router's view of everything between the sites, on both its interfaces.
 start_capture() {
-	background router capture tcpdump -i laptop -n -U -s 0 -Z root -w "$W/router.pcap"
+	background router capture tcpdump -i any -n -U -s 0 -Z root -w "$W/router.pcap"
 	until_true 10 test -s "$W/router.pcap"
 }
 
@@ -184,17 +158,19 @@ captured() {
 is_zero() { [ "$1" -eq 0 ] || { echo "$1 packets"; return 1; }; }
 is_some() { [ "$1" -gt 0 ] || { echo "none"; return 1; }; }
 
-# Later fragments of an OpenVPN packet have no port.
+# Later fragments of a UDP packet have no port. What an example sends in clear on purpose, to show that
+# it could be seen, goes to UDP port 9.
 prove_privacy() {
-	local vpn='(udp port 1194 or ip[6:2] & 0x1fff != 0)' total inside outside
+	local carried="($vpn_wire or ip[6:2] & 0x1fff != 0)" total in out
 	# What was sent before is written: the file ends with a packet sent now.
 	on laptop ping -q -n -c 1 -p 656e64 192.0.2.1 >/dev/null
 	until_true 10 tcpdump_has_end
-	total=$(captured) inside=$(captured "$vpn")
-	outside=$(captured "not $vpn and not arp and not ip6 and not (icmp and host 192.0.2.1)")
-	printf '    the router saw %s packets, %s of them of OpenVPN\n' "$total" "$inside"
-	check "OpenVPN packets crossed the router" is_some "$inside"
-	check "no VXLAN, GRE, FOU or other packet crossed it outside OpenVPN" is_zero "$outside"
+	total=$(captured) in=$(captured "$carried")
+	out=$(captured "not $carried and not arp and not ip6 and not (icmp and host 192.0.2.1) and
+		not udp port 9")
+	printf '    the router saw %s packets, %s of them of %s\n' "$total" "$in" "$vpn_name"
+	check "$vpn_name packets crossed the router" is_some "$in"
+	check "no VXLAN, GRE, FOU or other packet crossed it outside $vpn_name" is_zero "$out"
 	check "the web page's text is nowhere in what it saw" \
 		is_zero "$(grep -c -a "$marker" "$W/router.pcap" || true)"
 	check "nor is a DHCP option or an Ethernet address of the office" \
@@ -233,7 +209,7 @@ hint() {
 
 		${bold}Left running.${plain} A shell at the laptop (or: office, server, host, router):
 		    sudo env PATH="$BUILD_DIR/daemon/ctl:\$PATH" DBUS_SYSTEM_BUS_ADDRESS=unix:path=$W/laptop/bus \\
-		        ip netns exec $tag-laptop bash
+		        ip netns exec $tag-laptop ${inside:+$inside $W laptop }bash
 		there, for example:  ethercordctl status   ethercordctl monitor   ip -d link
 		Remove everything:   $0 --clean
 	TEXT
@@ -248,6 +224,34 @@ on_exit() {
 	[ -n "$keep" ] || clean
 }
 
+# Packages and a build; both are there in the virtual machine. A kernel that lacks what the VPN needs is
+# replaced by Debian's, in that machine.
+prepare() {
+	local lacks
+	if [ -z "${IN_VM:-}" ]; then
+		vpn_install
+		build "$BUILD_DIR"
+	fi
+	lacks=$(vpn_lacks)
+	[ -n "$lacks" ] || return 0
+	if [ -n "${IN_VM:-}" ] || [ -n "$keep" ]; then
+		echo "this kernel has no $lacks${keep:+; a virtual machine, where the example runs \
+without --keep, cannot be kept}" >&2
+		exit 1
+	fi
+	echo "this kernel has no $lacks: the example runs in a virtual machine with Debian's kernel"
+	install_packages vm
+	exec env VM_TIMEOUT="${VM_TIMEOUT:-400}" "$root/tests/vm/run-vm" env BUILD_DIR="$BUILD_DIR" \
+		NO_COLOR="$([ -n "$bold" ] || echo 1)" ETHERCORD_EXAMPLE="$tag" "$examples/${0##*/}" "$@"
+}
+
+# Of vpn_lacks: says what, unless this kernel can do the command, done in a network of its own.
+needs() {
+	local what=$1
+	shift
+	unshare -n "$@" 2>/dev/null || echo "$what"
+}
+
 # example_begin ARGUMENT...: options, root, packages, build, sites, VPN, daemons, capture.
 example_begin() {
 	case "${1:-}" in
@@ -258,8 +262,7 @@ example_begin() {
 	*) usage >&2 && exit 2 ;;
 	esac
 	be_root "$0" "$@"
-	install_packages build try
-	build "$BUILD_DIR"
+	prepare "$@"
 	if [ -e "$W" ]; then
 		echo "$W is there: another run goes on, or one was kept. To remove it: $0 --clean" >&2
 		exit 1
@@ -268,13 +271,14 @@ example_begin() {
 	marker=cord-$(od -An -N8 -tx1 /dev/urandom | tr -d ' \n')
 	trap on_exit EXIT
 	trap 'exit 130' INT TERM
-	step "Two sites that reach each other through OpenVPN only, and the office's network"
+	step "Two sites that reach each other through $vpn_name only, and the office's network"
 	make_sites
-	make_vpn
+	vpn_make
 	make_office
 	start_daemon laptop
 	start_daemon office
-	check "the office answers the laptop through the VPN" on laptop ping -n -c 1 -W 5 10.8.0.1
+	check "the office answers the laptop through the VPN" \
+		on laptop ping -n -c 1 -W 5 "$office_inside"
 	check "the office's network is out of reach" not on laptop curl -sf -m 2 "http://$SERVER/"
 	start_capture
 }
@@ -294,3 +298,6 @@ example_end() {
 	fi
 	printf '\n%sall of it works%s (%s s)\n' "$green" "$plain" "$seconds"
 }
+
+# shellcheck source=vpn/openvpn.sh
+. "$examples/vpn/$vpn.sh"
