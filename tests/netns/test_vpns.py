@@ -195,12 +195,16 @@ def test_another_takes_the_name(topology, daemon):
 
 # What the daemon may see without the rights of root
 
-@pytest.fixture
-def sandboxed(topology):
-    d = topology.lab.daemon(topology.near, start=False, wrapper=SANDBOX)
+def start_sandboxed(lab, namespace, **more):
+    d = lab.daemon(namespace, start=False, wrapper=SANDBOX, **more)
     for directory, _, _ in os.walk(d.directory):
         os.chown(directory, SANDBOX_UID, SANDBOX_UID)
     return d.start()
+
+
+@pytest.fixture
+def sandboxed(topology):
+    return start_sandboxed(topology.lab, topology.near)
 
 
 def test_openvpn_seen_from_the_sandbox(topology, sandboxed):
@@ -333,6 +337,22 @@ def test_networkmanager_names_the_vpn(lab, office):
     manager.ctl("connection", "down", UUID)
     wait_reason(daemon, TITLE)
     manager.up(UUID)
+    wait_up(daemon, office)
+
+
+def test_networkmanager_resolves_doubt(lab, office):
+    """Who holds the interface cannot be seen; NetworkManager says what it is."""
+    hold(lab, office.client, "strange", "tun5")
+    bus = lab.bus()
+    manager = nm.NetworkManager(lab, office.client, bus, office.profiles()).start()
+    manager.up("base")
+    manager.up(UUID)
+    daemon = start_sandboxed(lab, office.client, bus=bus)
+    got = wait_underlay(daemon, "tun0", State="up", Kind="networkmanager")
+    assert got["Details"]["title"] == "VPN \"Office 'Nord'\" on tun0"
+    assert got["Details"]["connection-uuid"] == UUID
+    assert underlay(daemon, "tun5") is None and underlay(daemon, "wire") is None
+    daemon.bus.client.add("t1", remote=office.far, id=1, underlay="networkmanager")
     wait_up(daemon, office)
 
 
