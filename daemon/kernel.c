@@ -413,7 +413,8 @@ int ec_kernel_route_get(EcKernel *k, const EcFlow *flow, EcRoute *ret, sd_bus_er
 	int size = (int)ec_address_size(&flow->remote);
 	struct rtmsg rtm = { .rtm_family = (uint8_t)flow->remote.family,
 		.rtm_dst_len = (uint8_t)(size * 8),
-		.rtm_src_len = (uint8_t)(ec_address_size(&flow->local) * 8) };
+		.rtm_src_len = (uint8_t)(ec_address_size(&flow->local) * 8),
+		.rtm_flags = RTM_F_LOOKUP_TABLE }; /* or IPv4 always says "main" */
 	g_autoptr(EcMessage) msg = nlmsg_alloc_simple(RTM_GETROUTE, NLM_F_REQUEST);
 	char text[INET6_ADDRSTRLEN];
 	EcRoute route = { 0 };
