@@ -579,7 +579,9 @@ static int by_device(EcUnderlays *all, Question *q, EcPath *path, EcUnderlay **r
 			o->kind->recognise(o, &q->link, &look);
 	}
 	ec_look_done(&look);
-	int r = !u || (s && !other && !allows(q, s->kind)) ? -ENOENT : 1;
+	/* What no kind recognised has to be named. */
+	bool taken = s ? other || allows(q, s->kind) : u && q->device;
+	int r = taken ? 1 : -ENOENT;
 	if (r > 0 && q->last && q->last->protect && q->device && !u->look.protect &&
 			g_str_equal(q->last->device, q->device))
 		r = -ENOENT; /* what was a VPN is none any more */
