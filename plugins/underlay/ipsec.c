@@ -368,6 +368,15 @@ static void make_title(
 		(void)g_snprintf(ret, 96, "IPsec to %s", peers);
 }
 
+static bool is_xfrm(const EcLink *link)
+{
+	static const char *const kinds[] = { "xfrm", "vti", "vti6", NULL };
+	/* The kernel's own, in every network namespace. */
+	static const char *const idle[] = { "ip_vti0", "ip6_vti0", NULL };
+
+	return g_strv_contains(kinds, link->kind) && !g_strv_contains(idle, link->name);
+}
+
 /* Says why the flow is not carried; 0. */
 #define refuse(ret_why, name, ...) ((void)ec_error((ret_why), (name), __VA_ARGS__), 0)
 
@@ -411,6 +420,29 @@ static int refuse_null(const EcXfrmSa *sa, const char *title, sd_bus_error *ret_
 			sa->algorithm);
 }
 
+static int through(EcSource *s, const EcLink *link, const EcFlow *f, EcPath *path,
+		sd_bus_error *ret_why);
+
+/* A flow that no policy takes as it is: an interface of ours may, which is not up until somebody
+ * asks for its SA. 0 and why, -ENOENT for what is no such case. */
+static int behind_interface(Ipsec *i, const EcFlow *f, const EcPath *path, sd_bus_error *ret_why)
+{
+	g_auto(EcLink) link = { 0 };
+	EcPath own = *path;
+	bool any = false;
+
+	for (guint n = 0; !any && n < i->x->policies->len; n++) {
+		const EcXfrmPolicy *p = &g_array_index(i->x->policies, EcXfrmPolicy, n);
+
+		any = p->if_id || p->mark.m;
+	}
+	if (!any || ec_kernel_link_by_index(i->s.kernel, path->ifindex, &link, NULL) <= 0 ||
+			!is_xfrm(&link))
+		return -ENOENT;
+	int r = through(&i->s, &link, f, &own, ret_why);
+	return r > 0 ? -ENOENT : r;
+}
+
 static int flow(EcSource *s, const EcFlow *f, EcPath *path, char title[static 96],
 		char name[static 96], sd_bus_error *ret_why)
 {
@@ -427,8 +459,11 @@ static int flow(EcSource *s, const EcFlow *f, EcPath *path, char title[static 96
 	bool same;
 
 	int r = load(i, ret_why);
-	if (r >= 0)
-		r = find_policy(i, &packet, &p, ret_why);
+	if (r < 0)
+		return r;
+	r = find_policy(i, &packet, &p, ret_why);
+	if (r == -ENOENT)
+		return behind_interface(i, f, path, ret_why);
 	if (r <= 0)
 		return r;
 	make_title(i, p, &packet, title);
@@ -593,15 +628,6 @@ static void look_at_interface(Ipsec *i, const EcLink *link, EcLook *look)
 		ec_look_add(look, "mark", "%u", wanted.mark);
 	if (shown)
 		add_details(i, shown, shown_sa, look);
-}
-
-static bool is_xfrm(const EcLink *link)
-{
-	static const char *const kinds[] = { "xfrm", "vti", "vti6", NULL };
-	/* The kernel's own, in every network namespace. */
-	static const char *const idle[] = { "ip_vti0", "ip6_vti0", NULL };
-
-	return g_strv_contains(kinds, link->kind) && !g_strv_contains(idle, link->name);
 }
 
 static bool recognise(EcSource *s, const EcLink *link, EcLook *look)
