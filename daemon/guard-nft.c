@@ -528,19 +528,27 @@ static void done(EcGuardShelf *s)
 
 static bool count(EcGuardShelf *s, const EcGuardItem *item, uint64_t *sum)
 {
-	g_autoptr(GString) text = g_string_new("get element inet ");
-	unsigned long long packets = 0;
+	const EcAddress family = { .family = item->family };
+	g_autoptr(GString) name = g_string_new(NULL);
+	g_autoptr(GByteArray) key = g_byte_array_new();
+	const uint8_t protocol[4] = { item->protocol };
+	const uint8_t port[4] = { item->port >> 8, item->port & 0xff };
+	const uint8_t vni[4] = { item->vni >> 16 & 0xff, item->vni >> 8 & 0xff, item->vni & 0xff };
+	unsigned parts = sets[item->type].key;
+	uint64_t packets = 0;
 
-	g_string_append_printf(text, "%s ", s->guard->table);
-	put_replaced(text, sets[item->type].name, digit(item));
-	g_string_append(text, " { ");
-	put_element(text, item);
-	g_string_append(text, " }\n");
-	g_autofree char *listed = ec_nft_list(s->guard->nft, text->str);
-	const char *found = listed ? strstr(listed, "counter packets ") : NULL;
-	if (!found)
+	put_replaced(name, sets[item->type].name, digit(item));
+	if (parts & ADDRESS)
+		(void)g_byte_array_append(key, item->peer, (guint)ec_address_size(&family));
+	if (parts & PROTOCOL)
+		(void)g_byte_array_append(key, protocol, sizeof(protocol));
+	/* A port alone is no concatenation and not filled up. */
+	if (parts & PORT)
+		(void)g_byte_array_append(key, port, parts & (ADDRESS | VNI) ? sizeof(port) : 2);
+	if (parts & VNI)
+		(void)g_byte_array_append(key, vni, sizeof(vni));
+	if (ec_nft_counter(s->guard->nft, name->str, key->data, key->len, &packets) < 0)
 		return false;
-	packets = g_ascii_strtoull(found + strlen("counter packets "), NULL, 10);
 	*sum += packets;
 	return true;
 }

@@ -266,23 +266,38 @@ static int list_all(struct nl_sock *sk, int family, GHashTable *found)
 	return r < 0 ? r : list(sk, routes, take_route, found);
 }
 
-/* Another tunnel's way to the same peer is in place: it must not be taken from it in turns. */
-static bool is_taken(EcGuardShelf *s, GHashTable *found, const EcGuardItem *item)
+static EcGuardItem any_way(const EcGuardItem *item)
 {
+	EcGuardItem any = *item;
+
+	memset(any.other, 0, sizeof(any.other));
+	memset(any.device, 0, sizeof(any.device));
+	return any;
+}
+
+/* Adds what is missing. Where another tunnel's way to the same peer is in place it stays: they must
+ * not take it from each other in turns. */
+static int add_missing(
+		EcGuardShelf *s, struct nl_sock *sk, GHashTable *found, sd_bus_error *ret_error)
+{
+	g_autoptr(GHashTable) taken = ec_guard_item_set();
 	GHashTableIter i;
 	gpointer p;
+	int r = 0;
 
-	if (item->type != DEVICE)
-		return false;
 	g_hash_table_iter_init(&i, found);
 	while (g_hash_table_iter_next(&i, &p, NULL)) {
-		const EcGuardItem *other = p;
-		if (other->type == DEVICE && other->family == item->family &&
-				memcmp(other->peer, item->peer, sizeof(item->peer)) == 0 &&
-				g_hash_table_contains(s->items, other))
-			return true;
+		const EcGuardItem any = any_way(p);
+		if (((const EcGuardItem *)p)->type == DEVICE && g_hash_table_contains(s->items, p))
+			note(taken, &any);
 	}
-	return false;
+	g_hash_table_iter_init(&i, s->items);
+	while (r >= 0 && g_hash_table_iter_next(&i, &p, NULL)) {
+		const EcGuardItem any = any_way(p);
+		if (!g_hash_table_contains(found, p) && !g_hash_table_contains(taken, &any))
+			r = add(sk, p, ret_error);
+	}
+	return r;
 }
 
 static int recheck(EcGuardShelf *s, sd_bus_error *ret_error)
@@ -310,12 +325,7 @@ static int recheck(EcGuardShelf *s, sd_bus_error *ret_error)
 	}
 	if (r < 0)
 		return ec_netlink_fail(r, &nothing, ret_error, "cannot list rules and routes");
-	g_hash_table_iter_init(&i, s->items);
-	while (r >= 0 && g_hash_table_iter_next(&i, &p, NULL)) {
-		if (!g_hash_table_contains(found, p) && !is_taken(s, found, p))
-			r = add(sk, p, ret_error);
-	}
-	return r;
+	return add_missing(s, sk, found, ret_error);
 }
 
 static void done(EcGuardShelf *s)

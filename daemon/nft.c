@@ -31,7 +31,10 @@
 
 #define RECEIVE_BUFFER (4 * 1024 * 1024)
 #define MESSAGE_BUFFER 65536
-#define OWN_MAX 256
+
+typedef struct Range {
+	uint32_t first, last;
+} Range;
 
 struct EcNft {
 	struct nft_ctx *ctx;
@@ -45,7 +48,7 @@ struct EcNft {
 	unsigned families; /* touched by the transaction that is being read */
 	uint32_t last;     /* newest generation that we know of */
 	bool unsure;       /* others may have committed since the last event that was read */
-	GArray *own;       /* uint32_t: generations of ours whose event has not been read */
+	GArray *own;       /* Range: generations of ours whose event has not been read */
 };
 
 static int take_generation(struct nlmsghdr *h, void *userdata)
@@ -74,13 +77,29 @@ static bool is_own(EcNft *n, uint32_t generation)
 	bool own = false;
 
 	for (guint i = n->own->len; i-- > 0;) {
-		uint32_t known = g_array_index(n->own, uint32_t, i);
+		const Range *r = &g_array_index(n->own, Range, i);
 
-		own = own || known == generation;
-		if ((int32_t)(known - generation) <= 0)
+		own = own || generation - r->first <= r->last - r->first;
+		if ((int32_t)(r->last - generation) <= 0)
 			g_array_remove_index_fast(n->own, i);
 	}
 	return own;
+}
+
+static void note_own(EcNft *n, uint32_t generation)
+{
+	const Range range = { generation, generation };
+
+	n->last = generation;
+	for (guint i = 0; i < n->own->len; i++) {
+		Range *r = &g_array_index(n->own, Range, i);
+
+		if (r->last + 1 == generation) {
+			r->last = generation;
+			return;
+		}
+	}
+	g_array_append_val(n->own, range);
 }
 
 static void end_of_transaction(EcNft *n, struct nlmsghdr *h)
@@ -215,7 +234,7 @@ int ec_nft_new(sd_event *event, const char *table, EcNftTouched touched, void *u
 	n->touched = touched;
 	n->userdata = userdata;
 	n->buffer = g_malloc(MESSAGE_BUFFER);
-	n->own = g_array_new(FALSE, FALSE, sizeof(uint32_t));
+	n->own = g_array_new(FALSE, FALSE, sizeof(Range));
 	int r = ec_netlink_open(NETLINK_NETFILTER, &n->sk);
 	if (r >= 0)
 		r = get_generation(n, &n->last, &a);
@@ -275,17 +294,43 @@ int ec_nft_run(EcNft *n, const char *commands, sd_bus_error *ret_error)
 	if (nft_run_cmd_from_buffer(n->ctx, commands) != 0)
 		return fail(n, ret_error);
 	(void)get_generation(n, &after, &a);
-	if (after == before + 1) {
-		if (n->own->len < OWN_MAX)
-			g_array_append_val(n->own, after);
-		n->last = after;
-	}
+	if (after == before + 1)
+		note_own(n, after);
 	return 0;
 }
 
-char *ec_nft_list(EcNft *n, const char *command)
+/* One element, by netlink: libnftables would read the whole set first. */
+static int take_counter(struct nlmsghdr *h, void *userdata)
 {
-	if (nft_run_cmd_from_buffer(n->ctx, command) != 0)
-		return NULL;
-	return g_strdup(nft_ctx_get_output_buffer(n->ctx));
+	static const int path[] = { NFTA_SET_ELEM_LIST_ELEMENTS, NFTA_LIST_ELEM, NFTA_SET_ELEM_EXPR,
+		NFTA_EXPR_DATA, NFTA_COUNTER_PACKETS };
+	const struct nlattr *at = nlmsg_find_attr(h, sizeof(struct nfgenmsg), path[0]);
+
+	for (size_t i = 1; at && i < EC_ELEMENTS(path); i++)
+		at = nla_find(nla_data(at), nla_len(at), path[i]);
+	if (at && nla_len(at) == sizeof(uint64_t))
+		*(uint64_t *)userdata = GUINT64_FROM_BE(nla_get_u64(at));
+	return at ? 0 : -EBADMSG;
+}
+
+int ec_nft_counter(EcNft *n, const char *set, const void *key, size_t size, uint64_t *ret)
+{
+	const struct nfgenmsg body = { .nfgen_family = NFPROTO_INET, .version = NFNETLINK_V0 };
+	EcNetlinkAnswer a = { .on_message = take_counter, .userdata = ret };
+	g_autoptr(EcMessage) msg = nlmsg_alloc_simple(
+			NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETSETELEM, NLM_F_REQUEST | NLM_F_ACK);
+
+	if (!msg || nlmsg_append(msg, (void *)&body, sizeof(body), NLMSG_ALIGNTO) < 0 ||
+			nla_put_string(msg, NFTA_SET_ELEM_LIST_TABLE, n->table) < 0 ||
+			nla_put_string(msg, NFTA_SET_ELEM_LIST_SET, set) < 0)
+		return -ENOMEM;
+	struct nlattr *list = nla_nest_start(msg, NFTA_SET_ELEM_LIST_ELEMENTS | NLA_F_NESTED);
+	struct nlattr *element = nla_nest_start(msg, NFTA_LIST_ELEM | NLA_F_NESTED);
+	struct nlattr *nest = nla_nest_start(msg, NFTA_SET_ELEM_KEY | NLA_F_NESTED);
+	if (!list || !element || !nest || nla_put(msg, NFTA_DATA_VALUE, (int)size, key) < 0)
+		return -ENOMEM;
+	nla_nest_end(msg, nest);
+	nla_nest_end(msg, element);
+	nla_nest_end(msg, list);
+	return ec_netlink_exchange(n->sk, msg, &a);
 }

@@ -23,5 +23,6 @@ int ec_nft_new(sd_event *event, const char *table, EcNftTouched touched, void *u
 EcNft *ec_nft_free(EcNft *n);
 /* Runs commands as one transaction: all or nothing. -EIO with nftables' words. */
 int ec_nft_run(EcNft *n, const char *commands, sd_bus_error *ret_error);
-/* The text that a listing command prints: g_free() it. NULL when it failed. */
-char *ec_nft_list(EcNft *n, const char *command);
+/* Packets counted by the element of a set in the table of family inet. The key as the kernel has
+ * it: in network byte order, and each part of a concatenation filled up to 4 bytes. */
+int ec_nft_counter(EcNft *n, const char *set, const void *key, size_t size, uint64_t *ret);
