@@ -71,6 +71,7 @@ class StrongSwan(Processes, Vpn):
     near, far, other = "10.50.1.1", "10.50.2.1", "10.50.2.12"
     mtu = 1446
     action, if_id = "start", 0
+    rekeyings = ("child", "ike")
     # killed: the SAs outlive charon. A route to the peer does not go past a policy.
     events = {"stopped": True, "killed": False, "specific route": False, "address on lo": False,
               "terminated": True, "policies flushed": True, "rules flushed": True}

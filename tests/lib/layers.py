@@ -7,7 +7,7 @@ import re
 import signal
 
 from ethercord import wait_until
-from leaks import ENOUGH, ID, LETTER
+from leaks import DAEMON_EVENTS, ENOUGH, ID, LETTER
 from traffic import FOU
 
 TABLE = ("table", "inet", "ethercord")
@@ -200,7 +200,27 @@ def wait_handshake(vpn, before):
 def wait_renegotiated(vpn, times=2):
     """OpenVPN's timer has made new keys, that many times."""
     def count():
-        return vpn.output("near").count("Data Channel: cipher")
+        return vpn.output("near").count("Control Channel:")
     before = count()
-    wait_until(lambda: count() >= before + times, f"OpenVPN renegotiates: {vpn.output('near')}",
+    wait_until(lambda: count() >= before + times, "OpenVPN renegotiates",
                60, 0.05)
+
+
+# The last one leaves its session without a guard.
+DEEDS = {"guard taken away": guard_comes_back, "each layer alone": each_layer_holds_alone}
+
+
+def cases(*vpn_classes):
+    """(VPN, event) of the matrix, one VPN after another: each has a session."""
+    return [(v, event) for v in vpn_classes
+            for event in (*v.events, *DAEMON_EVENTS, *(f"rekeying {what}" for what in v.rekeyings),
+                          *DEEDS)]
+
+
+def check(session, event):
+    if event.startswith("rekeying "):
+        rekeyed(session, lambda: session.vpn.rekey(event.split()[1]))
+    elif event in DEEDS:
+        DEEDS[event](session)
+    else:
+        session.run(event)

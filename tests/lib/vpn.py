@@ -42,7 +42,9 @@ class Topology:
         self.near, self.router, self.far = (lab.namespace(name, ipv6=True)
                                             for name in ("near", "router", "far"))
         for ns in self.sites().values():
-            sysctl(ns, ipv6__conf__default__accept_dad=0, ipv6__conf__all__accept_dad=0)
+            # Errors, too, may quote what is not to be seen: none is to be held back.
+            sysctl(ns, ipv6__conf__default__accept_dad=0, ipv6__conf__all__accept_dad=0,
+                   ipv4__icmp_ratelimit=0)
         sysctl(self.router, ipv4__ip_forward=1, ipv6__conf__all__forwarding=1)
         for name, ns in self.sites().items():
             self.router.ip("link", "add", name, "type", "veth", "peer", "name", "net0", "netns",
@@ -86,6 +88,7 @@ class Vpn:
     near = far = other = ""     # addresses inside
     title = ""                  # how sentences call it
     events = {}
+    rekeyings = ()              # what rekey() can be asked for
     mtu = 1500                  # an inner IP packet of that many bytes needs no fragment
     layer = "route"             # the guard's second layer
 
@@ -264,7 +267,12 @@ class Processes:
 
 
 class DaemonVpn(Processes, InterfaceVpn):
-    """An interface that lives as long as a process at each site."""
+    """A TUN device that lives as long as a process at each site."""
+
+    def __init__(self, topology):
+        super().__init__(topology)
+        if not pathlib.Path("/dev/net/tun").exists():
+            run("modprobe", "tun")
 
     def unmake(self, site):
         self.end(site)

@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""No tunnelled frame leaves in clear, none is let in, whatever happens to the VPN: OpenVPN and a
+TUN of an unknown make carry VXLAN here. The other VPNs and encapsulations are in tests/vm."""
+
+import pytest
+
+import layers
+import leaks
+from vpn import OpenVpn, OpenVpnPersist, PlainTun
+
+VPNS = [PlainTun, OpenVpn, OpenVpnPersist]
+
+
+@pytest.fixture(scope="module")
+def sessions():
+    made = leaks.Sessions()
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("vpn,event", layers.cases(*VPNS), ids=leaks.case_id)
+def test_matrix(sessions, vpn, event):
+    layers.check(sessions.of(vpn, encapsulations=("vxlan",), interval=0.01), event)
+
+
+def test_openvpn_renegotiates(sessions):
+    session = sessions.of(OpenVpnPersist, encapsulations=("vxlan",), interval=0.01,
+                          more=("--reneg-sec", "3"))
+    layers.rekeyed(session, lambda: layers.wait_renegotiated(session.vpn))
