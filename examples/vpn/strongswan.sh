@@ -45,9 +45,7 @@ strongswan_conf() {
 		    install_routes = $([ -n "$if_id" ] && echo no || echo yes)
 		    retransmit_timeout = 2.0
 		    filelog {
-		        log {
-		            path = $W/$1/charon.log
-		            flush_line = yes
+		        stderr {
 		        }
 		    }
 		}
@@ -89,10 +87,13 @@ strongswan_conf() {
 	CONF
 }
 
+load_connection() {
+	on "$1" swanctl --load-all --file /run/swanctl.conf >"$W/$1/swanctl.log" 2>&1
+}
+
 start_charon() {
 	background "$1" "$1/charon" /usr/lib/ipsec/charon
-	until_true 20 test -S "$W/$1/own-run/charon.vici"
-	on "$1" swanctl --load-all --file /run/swanctl.conf >"$W/$1/swanctl.log" 2>&1
+	until_true 20 load_connection "$1"
 }
 
 # The addresses inside belong to networks at the sites.
@@ -109,9 +110,7 @@ vpn_make() {
 	strongswan_conf office laptop 198.51.100.2 192.0.2.2 10.50.2.0/24 10.50.1.0/24 none
 	inside=$examples/vpn/own-run
 	vpn_addresses
-	start_charon office
-	start_charon laptop
-	if ! until_true 20 vpn_answers; then
+	if ! { start_charon office && start_charon laptop && until_true 20 vpn_answers; }; then
 		tail -n 20 "$W"/*/charon.log "$W"/*/swanctl.log
 		return 1
 	fi
