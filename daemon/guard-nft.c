@@ -198,15 +198,18 @@ static void render(const EcGuardSpec *spec, GArray *items)
 {
 	if (spec->fence == EC_FENCE_NONE)
 		return;
-	if (spec->lookup_protocol != IPPROTO_UDP) {
-		add_pair(items, SET_OUT, spec->lookup_protocol, 0, spec);
-		add_pair(items, SET_IN, spec->lookup_protocol, 0, spec);
+	const uint8_t plain[] = { spec->lookup_protocol, spec->second_protocol };
+	for (size_t i = 0; i < EC_ELEMENTS(plain); i++) {
+		if (plain[i] == 0 || plain[i] == IPPROTO_UDP)
+			continue;
+		add_pair(items, SET_OUT, plain[i], 0, spec);
+		add_pair(items, SET_IN, plain[i], 0, spec);
 	}
 	if (spec->protocol != IPPROTO_UDP)
 		return;
 	add(items, SET_OUT_PORT, &spec->remote, 0, spec->remote_port, spec);
 	add(items, SET_IN_PORT, &spec->remote, 0, spec->local_port, spec);
-	if (spec->has_vni)
+	if (spec->has_vni && spec->remote.family == AF_INET6)
 		add(items, SET_VNI_PORT, &spec->remote, 0, spec->local_port, spec);
 	add_pair(items, spec->has_vni ? SET_OUT_VNI : SET_OUT_UDP, 0, spec->remote_port, spec);
 	add_pair(items, spec->has_vni ? SET_IN_VNI : SET_IN_UDP, 0, spec->local_port, spec);

@@ -52,6 +52,9 @@ static void render(const EcGuardSpec *spec, GArray *items)
 	g_array_append_val(items, wall);
 	g_array_append_val(items, way);
 	g_array_append_val(items, rule);
+	rule.protocol = spec->second_protocol;
+	if (rule.protocol)
+		g_array_append_val(items, rule);
 }
 
 static EcMessage *rule_message(const EcGuardItem *item, int type, int flags)

@@ -45,6 +45,9 @@ int ec_guard_spec_check(const EcGuardSpec *s, sd_bus_error *ret_error)
 		return wrong(ret_error, "that protocol inside UDP");
 	if (!udp && s->lookup_protocol != s->protocol)
 		return wrong(ret_error, "two protocols");
+	if (s->second_protocol && (udp || (s->second_protocol != IPPROTO_IPV6 &&
+							  s->second_protocol != IPPROTO_IPIP)))
+		return wrong(ret_error, "that second protocol");
 	return s->vni < 1u << 24 ? 0 : wrong(ret_error, "such a network identifier");
 }
 
@@ -66,6 +69,7 @@ char *ec_guard_spec_to_data(const EcGuardSpec *s)
 	put_address(file, "remote", &s->remote);
 	g_key_file_set_integer(file, GROUP, "protocol", s->protocol);
 	g_key_file_set_integer(file, GROUP, "lookup-protocol", s->lookup_protocol);
+	g_key_file_set_integer(file, GROUP, "second-protocol", s->second_protocol);
 	g_key_file_set_integer(file, GROUP, "local-port", s->local_port);
 	g_key_file_set_integer(file, GROUP, "remote-port", s->remote_port);
 	if (s->has_vni)
@@ -119,7 +123,7 @@ int ec_guard_spec_from_data(const char *data, EcGuardSpec *ret, sd_bus_error *re
 {
 	g_autoptr(GKeyFile) file = g_key_file_new();
 	EcGuardSpec s = { 0 };
-	uint32_t protocol, lookup, local, remote;
+	uint32_t protocol, lookup, second, local, remote;
 
 	if (!g_key_file_load_from_data(file, data, (gsize)-1, G_KEY_FILE_NONE, NULL))
 		return wrong(ret_error, "a file that is no keyfile");
@@ -130,6 +134,7 @@ int ec_guard_spec_from_data(const char *data, EcGuardSpec *ret, sd_bus_error *re
 			!get_address(file, "remote", &s.remote) ||
 			!get_number(file, "protocol", 255, &protocol) ||
 			!get_number(file, "lookup-protocol", 255, &lookup) ||
+			!get_number(file, "second-protocol", 255, &second) ||
 			!get_number(file, "local-port", 65535, &local) ||
 			!get_number(file, "remote-port", 65535, &remote) ||
 			(s.has_vni && !get_number(file, "vni", (1u << 24) - 1, &s.vni)) ||
@@ -137,6 +142,7 @@ int ec_guard_spec_from_data(const char *data, EcGuardSpec *ret, sd_bus_error *re
 		return wrong(ret_error, "a key that is missing or not understood");
 	s.protocol = (uint8_t)protocol;
 	s.lookup_protocol = (uint8_t)lookup;
+	s.second_protocol = (uint8_t)second;
 	s.local_port = (uint16_t)local;
 	s.remote_port = (uint16_t)remote;
 	s.protect = g_key_file_get_boolean(file, GROUP, "protect", NULL);

@@ -48,6 +48,10 @@ static void render(const EcGuardSpec *spec, GArray *items)
 		add_item(items, IN, IPPROTO_UDP, spec->local_port, spec);
 	if (inner)
 		add_item(items, IN, spec->lookup_protocol, 0, spec);
+	if (spec->second_protocol) {
+		add_item(items, OUT, spec->second_protocol, 0, spec);
+		add_item(items, IN, spec->second_protocol, 0, spec);
+	}
 }
 
 static void fill_selector(const EcGuardItem *item, struct xfrm_selector *sel)

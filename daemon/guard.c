@@ -322,9 +322,9 @@ static bool spec_equal(const EcGuardSpec *a, const EcGuardSpec *b)
 	       ec_address_equal(&a->gateway, &b->gateway) &&
 	       ec_address_equal(&a->local, &b->local) && ec_address_equal(&a->remote, &b->remote) &&
 	       a->protocol == b->protocol && a->lookup_protocol == b->lookup_protocol &&
-	       a->local_port == b->local_port && a->remote_port == b->remote_port &&
-	       a->has_vni == b->has_vni && a->vni == b->vni && a->protect == b->protect &&
-	       strcmp(a->vpn, b->vpn) == 0;
+	       a->second_protocol == b->second_protocol && a->local_port == b->local_port &&
+	       a->remote_port == b->remote_port && a->has_vni == b->has_vni && a->vni == b->vni &&
+	       a->protect == b->protect && strcmp(a->vpn, b->vpn) == 0;
 }
 
 /* Whether every layer that has a part in this fence holds it already. */
