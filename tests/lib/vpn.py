@@ -291,7 +291,7 @@ class OpenVpn(DaemonVpn):
     device = "tun9"
     near, far, other = "10.7.9.1", "10.7.9.2", "10.7.9.12"
     mtu = 1448
-    persist = False
+    persist, port = False, 1194
     events = {**INTERFACE_EVENTS, "killed": True, "restarted": True}
 
     def __init__(self, topology, more=()):
@@ -310,7 +310,7 @@ class OpenVpn(DaemonVpn):
         role = ["--tls-client"] if site == "near" else ["--tls-server", "--dh", "none"]
         self.spawn(site, "openvpn", "--dev", self.device, "--dev-type", "tun", "--topology",
                    "subnet", "--ifconfig", self.near if site == "near" else self.far,
-                   "255.255.255.0", "--proto", "udp", "--port", 1194, *role, "--remote",
+                   "255.255.255.0", "--proto", "udp", "--port", self.port, *role, "--remote",
                    PHYSICAL[peer], "--cert", self.directory / f"{site}.crt", "--key",
                    self.directory / f"{site}.key", "--peer-fingerprint", self.fingerprints[peer],
                    "--data-ciphers", "AES-256-GCM", "--keepalive", 1, 4, "--connect-retry", 1, 1,
