@@ -32,6 +32,8 @@ static bool try(EcManager *m, const EcEncap *encap)
 	const EcLinkChange make = {
 		.name = name, .kind = encap->kind4, .info_data = info, .group = EC_LINK_GROUP
 	};
+	/* Documentation addresses are on no interface: nothing can receive there. */
+	wire.local.v4.s_addr = INADDR_ANY;
 	if (encap->up && encap->up(&wire, m->kernel, NULL) < 0)
 		return false;
 	bool made = ec_kernel_link_set(m->kernel, &make, NULL) >= 0;

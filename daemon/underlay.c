@@ -585,7 +585,9 @@ static int by_device(EcUnderlays *all, Question *q, EcPath *path, EcUnderlay **r
 	if (r > 0 && q->last && q->last->protect && q->device && !u->look.protect &&
 			g_str_equal(q->last->device, q->device))
 		r = -ENOENT; /* what was a VPN is none any more */
-	if (r > 0 && !u->look.up)
+	/* Whoever answers flow by flow knows better, and may have to be asked to come up. */
+	bool asks = s && s->kind->through && (q->link.flags & IFF_UP);
+	if (r > 0 && !u->look.up && !asks)
 		r = -ENOENT;
 	if (r > 0) {
 		path->fence = EC_FENCE_INTERFACE;
