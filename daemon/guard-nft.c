@@ -17,6 +17,10 @@
  * Out: a flow is the peer with the protocol, UDP port, or UDP port and VXLAN network identifier.
  * FOU counts as GRE too: its interface would send that if its encapsulation were taken off.
  *
+ * What the peer goes on sending while the interface is down would be answered with an ICMP error,
+ * which quotes the packet and leaves by whatever route there is: errors to the peer are fenced,
+ * too.
+ *
  * In: what GRE and IPIP are by is the peer's address. A FOU port is all ours whoever sends, and so
  * is an identifier on a VXLAN port: the kernel looks no further. A FOU interface also takes plain
  * GRE from its peer. The judgement is made in the hook `input`: what this host forwards is not
@@ -93,12 +97,15 @@ static const struct {
 	[SET_IN_VNI + IPSEC] = { "in#-vni-ipsec", IN | ADDRESS | PORT | VNI },
 };
 
-/* For each family in use: '#' its digit, '$' its keyword. */
+/* For each family in use: '#' its digit, '$' its keyword, '~' its errors, which quote packets. */
 static const char family_chains[] =
 		"chain out# {\n"
 		"$ daddr . meta l4proto . oifname @out#-through return\n"
 		"rt ipsec exists $ daddr . meta l4proto @out#-ipsec return\n"
 		"$ daddr . meta l4proto @out# counter drop\n"
+		"}\n"
+		"chain out#-error {\n"
+		"~ goto out#\n"
 		"}\n"
 		"chain out#-udp {\n"
 		"$ daddr . udp dport . oifname @out#-udp-through return\n"
@@ -196,8 +203,11 @@ static void add_pair(GArray *items, uint8_t set, uint8_t protocol, uint16_t port
 
 static void render(const EcGuardSpec *spec, GArray *items)
 {
+	bool v6 = spec->remote.family == AF_INET6;
+
 	if (spec->fence == EC_FENCE_NONE)
 		return;
+	add_pair(items, SET_OUT, v6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP, 0, spec);
 	const uint8_t plain[] = { spec->lookup_protocol, spec->second_protocol };
 	for (size_t i = 0; i < EC_ELEMENTS(plain); i++) {
 		if (plain[i] == 0 || plain[i] == IPPROTO_UDP)
@@ -209,7 +219,7 @@ static void render(const EcGuardSpec *spec, GArray *items)
 		return;
 	add(items, SET_OUT_PORT, &spec->remote, 0, spec->remote_port, spec);
 	add(items, SET_IN_PORT, &spec->remote, 0, spec->local_port, spec);
-	if (spec->has_vni && spec->remote.family == AF_INET6)
+	if (spec->has_vni && v6)
 		add(items, SET_VNI_PORT, &spec->remote, 0, spec->local_port, spec);
 	add_pair(items, spec->has_vni ? SET_OUT_VNI : SET_OUT_UDP, 0, spec->remote_port, spec);
 	add_pair(items, spec->has_vni ? SET_IN_VNI : SET_IN_UDP, 0, spec->local_port, spec);
@@ -229,6 +239,9 @@ static void put_replaced(GString *text, const char *with, char number)
 			g_string_append_c(text, number);
 		else if (*with == '$')
 			g_string_append(text, number == '6' ? "ip6" : "ip");
+		else if (*with == '~')
+			g_string_append(text, number == '6' ? "icmpv6 type { 1, 2, 3, 4 }"
+							    : "icmp type { 3, 4, 5, 11, 12 }");
 		else
 			g_string_append_c(text, *with);
 	}
@@ -368,9 +381,9 @@ char *ec_guard_nft_table(const char *table, GHashTable *items)
 	replace(chains, "RUNT", "", "exthdr frag exists goto in6-runt\n", families);
 	replace(chains, "ALLOUT",
 			"ipv4 . 4 : goto out4, ipv4 . 41 : goto out4, ipv4 . 47 : goto out4, "
-			"ipv4 . 17 : goto out-port, ",
+			"ipv4 . 17 : goto out-port, ipv4 . 1 : goto out4-error, ",
 			"ipv6 . 4 : goto out6, ipv6 . 41 : goto out6, ipv6 . 47 : goto out6, "
-			"ipv6 . 17 : goto out-port",
+			"ipv6 . 17 : goto out-port, ipv6 . 58 : goto out6-error",
 			families);
 	replace(chains, "ALLIN",
 			"ipv4 . 4 : goto in4, ipv4 . 41 : goto in4, ipv4 . 47 : goto in4, "
