@@ -184,8 +184,9 @@ static int read_all(Ipsec *i, sd_bus_error *ret_error)
 		nl_socket_free(sk);
 	if (r == -EINTR) {
 		sd_bus_error_free(ret_error);
-		(void)ec_error(ret_error, EC_ERROR_KERNEL,
-				"IPsec policies and security associations change all the while");
+		(void)ec_error(ret_error, EC_ERROR_NO_UNDERLAY,
+				"IPsec policies and security associations change all the while; what "
+				"protects the tunnel cannot be told before they rest");
 	}
 	if (r < 0)
 		return r;
@@ -460,7 +461,7 @@ static int flow(EcSource *s, const EcFlow *f, EcPath *path, char title[static 96
 
 	int r = load(i, ret_why);
 	if (r < 0)
-		return r;
+		return r == -EINTR ? 0 : r;
 	r = find_policy(i, &packet, &p, ret_why);
 	if (r == -ENOENT)
 		return behind_interface(i, f, path, ret_why);
@@ -668,7 +669,7 @@ static int through(EcSource *s, const EcLink *link, const EcFlow *f, EcPath *pat
 				"%s has no if_id or key, so its policies cannot be told", title);
 	int r = load(i, ret_why);
 	if (r < 0)
-		return r;
+		return r == -EINTR ? 0 : r;
 	if (packet.if_id)
 		packet.mark = f->fwmark;
 	packet.source = f->local.family != AF_UNSPEC ? f->local : path->local;
