@@ -75,7 +75,7 @@ cut_vpn() {
 	local clear='udp port 4789 or udp port 65201 or ip proto 47' before refused dropped
 	step "The VPN goes down while frames are being sent"
 	background laptop frames ping -n -i 0.05 -I ec-office "$SERVER"
-	until_true 10 grep -q 'bytes from' "$W/frames.log"
+	check "frames cross the cord" until_true 10 grep -q 'bytes from' "$W/frames.log"
 	vpn_down
 	check "the tunnel waits" until_true 10 is_state waiting
 	sleep 1

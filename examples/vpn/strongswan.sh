@@ -4,8 +4,8 @@
 # /run of its own. examples/vpn/openvpn.sh says what examples/lib.sh wants of it.
 #
 # start_action: `start` connects at once; with `trap` the first packet does. A trap's policy stays when
-# the connection ends and drops what comes then; after `start` nothing stays, and it is ethercord's
-# guard alone that keeps packets from leaving in clear.
+# the connection ends, and what comes then brings it up again. After `start`, as here, nothing stays,
+# and it is ethercord's guard alone that keeps packets from leaving in clear.
 
 # shellcheck disable=SC2034
 {
@@ -16,7 +16,6 @@
 	vpn_wire='(ip proto 50 or udp port 500 or udp port 4500)'
 	vpn_whole=''
 	if_id=''
-	start_action=${START_ACTION:-start}
 }
 
 vpn_install() {
@@ -106,7 +105,7 @@ vpn_answers() { on laptop ping -n -c 1 -W 1 "$office_inside"; }
 
 vpn_make() {
 	(umask 077 && od -An -N16 -tx1 /dev/urandom | tr -d ' \n' >"$W/psk")
-	strongswan_conf laptop office 192.0.2.2 198.51.100.2 10.50.1.0/24 10.50.2.0/24 "$start_action"
+	strongswan_conf laptop office 192.0.2.2 198.51.100.2 10.50.1.0/24 10.50.2.0/24 start
 	strongswan_conf office laptop 198.51.100.2 192.0.2.2 10.50.2.0/24 10.50.1.0/24 none
 	inside=$examples/vpn/own-run
 	vpn_addresses
