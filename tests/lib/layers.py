@@ -93,12 +93,14 @@ class Asleep:
             name = f"ec-{LETTER[kind]}"
             if kind == "vxlan":
                 continue    # is bound to no device
-            words = ["link", "set", name, "mtu", 1500, "type", "gretap", "remote",
-                     self.session.vpn.far, "local", self.session.vpn.near, "key", ID[kind],
-                     "nopmtudisc", "ignore-df"]
+            words = ["link", "add", name, "type", "gretap", "remote", self.session.vpn.far,
+                     "local", self.session.vpn.near, "key", ID[kind], "nopmtudisc", "ignore-df"]
             if kind == "gretap-fou":
                 words += ["encap", "fou", "encap-sport", FOU[0], "encap-dport", FOU[0]]
+            # What it was bound to cannot be taken off.
+            self.near.ip("link", "del", name)
             self.near.ip(*words)
+            self.near.ip("link", "set", name, "mtu", 1500, "master", f"br-{LETTER[kind]}", "up")
 
     def leaking(self):
         """Each of the tunnels that were guarded."""

@@ -19,6 +19,7 @@ from vpn import PHYSICAL, Topology
 
 ID = {"gretap": 1, "gretap-fou": 2, "vxlan": 3}
 LETTER = {"gretap": "g", "gretap-fou": "f", "vxlan": "v"}
+LARGE, LARGE_EVERY = 1485, 5     # frames of 1500 bytes, which cross in outer fragments
 RETURN = 2          # s until frames cross again once the VPN does
 REARMED = 1         # s until a guard that somebody flushed is back
 ENOUGH = 10         # packets in clear that prove that the judge sees them
@@ -40,7 +41,7 @@ class Control:
                 near.ip("fou", "add", "port", FOU[1], "ipproto", 47)
                 words += ["encap", "fou", "encap-sport", FOU[1], "encap-dport", FOU[1]]
             near.ip("link", "add", name, "type", *words)
-            near.ip("link", "set", name, "up")
+            near.ip("link", "set", name, "mtu", 1500, "up")
 
 
 class Guarded:
@@ -129,15 +130,20 @@ class Session:
         sites = vpn.topology.sites()
         self.ping = add(Ping(vpn))
         self.traffic.receive(self.ping.sender, Ping.parse)
-        self.flows, self.plain, self.forged, self.forged_plain = {}, {}, {}, {}
+        self.flows, self.large, self.plain = {}, {}, {}
+        self.forged, self.forged_plain = {}, {}
         for kind in self.encapsulations:
             host = f"host-{LETTER[kind]}"
             for site, ns in sites.items():
                 self.flows[site, kind] = add(Stream((site, kind), frame_socket(ns, host)))
                 self.traffic.listen(ns, host)
+                self.large[site, kind] = add(Stream((site, kind, "large"), frame_socket(ns, host),
+                                                    LARGE_EVERY, size=LARGE))
             plain = f"plain-{LETTER[kind]}"
             self.plain[kind] = add(Stream(("plain", kind), frame_socket(self.near, plain),
                                            mark=PLAIN))
+            add(Stream(("plain", kind, "large"), frame_socket(self.near, plain), LARGE_EVERY,
+                       PLAIN, LARGE))
             self.traffic.listen(self.near, plain)
         for name, make, source in self.forgeries(vpn.far, 0, 0):
             for to in (vpn.near, PHYSICAL["near"]):
@@ -181,7 +187,8 @@ class Session:
                    f"{number} more frames are sent", 30)
 
     def stalled(self, marks):
-        return [s.name for s in (*self.flows.values(), self.ping) if s.first(marks[s]) is None]
+        return [s.name for s in (*self.flows.values(), *self.large.values(), self.ping)
+                if s.first(marks[s]) is None]
 
     def marks(self):
         return {s: s.sent for s in self.traffic.streams}
@@ -199,7 +206,8 @@ class Session:
         """The control: the unguarded tunnels of each encapsulation are seen in clear."""
         def leaking():
             seen = self.judge.look()
-            return all(seen["control", kind] >= ENOUGH for kind in self.encapsulations)
+            return all(seen["control", kind] >= ENOUGH for kind in self.encapsulations) and \
+                seen["control", "fragment"]
         wait_until(leaking, f"the unguarded tunnels leak: {self.judge.count}", 20, 0.02)
 
     def no_forgery(self, marks, when):
@@ -257,7 +265,7 @@ class Session:
         """Frames cross soon after bare pings do. The longest that it took, s."""
         wait_until(lambda: self.ping.first(marks[self.ping]), f"{self.vpn.name} is back", 40)
         base = max(self.ping.first(marks[self.ping]), self.floor)
-        flows = list(self.flows.values())
+        flows = [*self.flows.values(), *self.large.values()]
         wait_until(lambda: time.monotonic() > base + RETURN + 8 or
                    not [s for s in flows if s.first(marks[s]) is None], "", 40)
         took = {s.name: (s.first(marks[s]) or float("inf")) - base for s in flows}

@@ -27,14 +27,15 @@ GRE, UDP, FRAGMENT6 = 47, 17, 44
 class Stream:
     """Frames from one socket. every: sent in each tick that it divides."""
 
-    def __init__(self, name, sender, every=1, mark=MARK):
+    def __init__(self, name, sender, every=1, mark=MARK, size=50):
         self.name, self.sender, self.every, self.mark = name, sender, every, mark
+        self.size = size
         self.index = None
         self.sent, self.failures = 0, 0
         self.sent_at, self.arrived = [], {}
 
     def payload(self, number):
-        return self.mark + struct.pack("!HI", self.index, number) + bytes(50)
+        return self.mark + struct.pack("!HI", self.index, number) + bytes(self.size)
 
     def packet(self, number):
         return ETHERNET + self.payload(number)
