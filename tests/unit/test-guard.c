@@ -58,6 +58,7 @@ static char *elements(const EcGuardSpec *spec)
 
 #define E "add element inet t "
 
+/* Errors to the peer, which quote packets, are in the sets `out` of every fence. */
 static void test_nft(void)
 {
 	const struct {
@@ -68,31 +69,37 @@ static void test_nft(void)
 	} row[] = {
 		{ &gre, false, EC_FENCE_NONE, "" },
 		{ &gre, false, EC_FENCE_INTERFACE,
-				E "out4 { 10.0.0.2 . 47 }\n" E
-				  "out4-through { 10.0.0.2 . 47 . \"tun0\" }\n" E
-				  "in4 { 10.0.0.2 . 47 }\n" E
-				  "in4-through { 10.0.0.2 . 47 . \"tun0\" }\n" },
+				E
+				"out4 { 10.0.0.2 . 1, 10.0.0.2 . 47 }\n" E
+				"out4-through { 10.0.0.2 . 1 . \"tun0\", 10.0.0.2 . 47 . \"tun0\" }\n" E
+				"in4 { 10.0.0.2 . 47 }\n" E
+				"in4-through { 10.0.0.2 . 47 . \"tun0\" }\n" },
 		{ &ipip, true, EC_FENCE_IPSEC,
-				E "out6 { fd00::2 . 4 }\n" E "out6-ipsec { fd00::2 . 4 }\n" E
+				E "out6 { fd00::2 . 58, fd00::2 . 4 }\n" E
+				  "out6-ipsec { fd00::2 . 58, fd00::2 . 4 }\n" E
 				  "in6 { fd00::2 . 4 }\n" E "in6-ipsec { fd00::2 . 4 }\n" },
 		{ &fou, false, EC_FENCE_INTERFACE,
-				E "out-port { 5556 }\n" E "in-port { 5555 }\n" E
-				  "out4 { 10.0.0.2 . 47 }\n" E
-				  "out4-through { 10.0.0.2 . 47 . \"tun0\" }\n" E
-				  "out4-udp { 10.0.0.2 . 5556 }\n" E
-				  "out4-udp-through { 10.0.0.2 . 5556 . \"tun0\" }\n" E
-				  "in4 { 10.0.0.2 . 47 }\n" E
-				  "in4-through { 10.0.0.2 . 47 . \"tun0\" }\n" E
-				  "in4-udp { 5555 }\n" E
-				  "in4-udp-through { 10.0.0.2 . 5555 . \"tun0\" }\n" },
+				E
+				"out-port { 5556 }\n" E "in-port { 5555 }\n" E
+				"out4 { 10.0.0.2 . 1, 10.0.0.2 . 47 }\n" E
+				"out4-through { 10.0.0.2 . 1 . \"tun0\", 10.0.0.2 . 47 . \"tun0\" }\n" E
+				"out4-udp { 10.0.0.2 . 5556 }\n" E
+				"out4-udp-through { 10.0.0.2 . 5556 . \"tun0\" }\n" E
+				"in4 { 10.0.0.2 . 47 }\n" E
+				"in4-through { 10.0.0.2 . 47 . \"tun0\" }\n" E
+				"in4-udp { 5555 }\n" E
+				"in4-udp-through { 10.0.0.2 . 5555 . \"tun0\" }\n" },
 		{ &vxlan, true, EC_FENCE_INTERFACE,
 				E "out-port { 4790 }\n" E "in-port { 4789 }\n" E
-				  "vni-port { 4789 }\n" E "out6-vni { fd00::2 . 4790 . 66051 }\n" E
+				  "vni-port { 4789 }\n" E "out6 { fd00::2 . 58 }\n" E
+				  "out6-through { fd00::2 . 58 . \"tun0\" }\n" E
+				  "out6-vni { fd00::2 . 4790 . 66051 }\n" E
 				  "out6-vni-through { fd00::2 . 4790 . 66051 . \"tun0\" }\n" E
 				  "in6-vni { 4789 . 66051 }\n" E
 				  "in6-vni-through { fd00::2 . 4789 . 66051 . \"tun0\" }\n" },
 		{ &vxlan, false, EC_FENCE_IPSEC,
 				E "out-port { 4790 }\n" E "in-port { 4789 }\n" E
+				  "out4 { 10.0.0.2 . 1 }\n" E "out4-ipsec { 10.0.0.2 . 1 }\n" E
 				  "out4-vni { 10.0.0.2 . 4790 . 66051 }\n" E
 				  "out4-vni-ipsec { 10.0.0.2 . 4790 . 66051 }\n" E
 				  "in4-vni { 4789 . 66051 }\n" E
@@ -137,6 +144,7 @@ static void test_nft_table(void)
 		g_assert_null(strstr(table, v6 ? "ip saddr" : "ip6 saddr"));
 		g_assert_null(strchr(table, '#'));
 		g_assert_null(strchr(table, '$'));
+		g_assert_null(strchr(table, '~'));
 	}
 }
 
