@@ -35,22 +35,27 @@ def rules(namespace):
 
 
 def blocks(namespace):
-    """XFRM policies of the guard: (source, destination, the rest of the selector, direction)."""
-    found = re.findall(r"^src (\S+) dst (\S+) ?(.*)\n\s+dir (\w+) action block priority 2147483647",
-                       namespace.ip("xfrm", "policy").stdout, re.MULTILINE)
-    return [(s, d, rest.split(), direction) for s, d, rest, direction in found]
+    """XFRM policies of the guard: (selector, direction, index). They have a selector of their own,
+    by which ip(8) cannot name them."""
+    return re.findall(r"^(src .*)\n\s+dir (\w+) action block index (\d+) priority 2147483647",
+                      namespace.ip("-s", "xfrm", "policy").stdout, re.MULTILINE)
+
+
+def held(namespace):
+    """All of the second layer, without what changes when it is made again."""
+    return (sorted(map(str, rules(namespace))), sorted(block[:2] for block in blocks(namespace)),
+            namespace.ip("route", "show", "table", 60260, check=False).stdout)
 
 
 def remove_second_layer(namespace):
-    """How many rules and policies that took."""
+    """How many rules and policies that took. A daemon that is awake puts them back meanwhile."""
     taken = 0
     for family, words in rules(namespace):
-        namespace.ip(family, "rule", "del", "priority", 100, *words)
-        taken += 1
-    for source, destination, rest, direction in blocks(namespace):
-        namespace.ip("xfrm", "policy", "delete", "src", source, "dst", destination, *rest, "dir",
-                     direction)
-        taken += 1
+        taken += namespace.ip(family, "rule", "del", "priority", 100, *words,
+                              check=False).returncode == 0
+    for _, direction, index in blocks(namespace):
+        taken += namespace.ip("xfrm", "policy", "delete", "index", index, "dir", direction,
+                              check=False).returncode == 0
     return taken
 
 
@@ -89,6 +94,12 @@ class Asleep:
 
     def unbind(self):
         """The tunnels as somebody careless would have made them."""
+        if self.session.vpn.device:
+            self.near.ip("addr", "add", f"{self.session.vpn.near}/32", "dev", "lo")
+        for line in self.near.ip("fou", "show", check=False).stdout.splitlines():
+            if f"port {FOU[0]} " in line:
+                self.near.ip("fou", "del", *line.split())
+                self.near.ip("fou", "add", "port", FOU[0], "ipproto", 47)
         for kind in self.session.encapsulations:
             name = f"ec-{LETTER[kind]}"
             if kind == "vxlan":
@@ -127,6 +138,7 @@ def each_layer_holds_alone(session):
     asleep.judged(f"with the {session.vpn.layer} layer alone")
     near.exec("nft", "-f", "-", input=table)
     assert remove_second_layer(near), "there was a second layer to remove"
+    assert not rules(near) and not blocks(near), f"{rules(near)} {blocks(near)}"
     dropped = nft_dropped(near)
     marks = asleep.judged("with nftables alone")
     session.no_forgery(marks, "with nftables alone, during the outage")
@@ -171,14 +183,8 @@ def guard_comes_back(session):
     session.broken = True
     session.judge.clear()
     before = session.guarded.ports()
-    held = {"rules": sorted(map(str, rules(near))), "blocks": sorted(map(str, blocks(near))),
-            "routes": near.ip("route", "show", "table", 60260, check=False).stdout}
-    assert nft_table(near) and (held["rules"] or held["blocks"]), "there is a guard"
-
-    def whole():
-        return "drop" in nft_table(near) and held == {
-            "rules": sorted(map(str, rules(near))), "blocks": sorted(map(str, blocks(near))),
-            "routes": near.ip("route", "show", "table", 60260, check=False).stdout}
+    whole = held(near)
+    assert nft_table(near) and (whole[0] or whole[1]), "there is a guard"
     for what, deed in (
             ("the ruleset", lambda: near.exec("nft", "flush", "ruleset")),
             ("the table", lambda: near.exec("nft", "delete", *TABLE)),
@@ -186,8 +192,9 @@ def guard_comes_back(session):
             ("the second layer", lambda: remove_second_layer(near)),
             ("the private routes", lambda: near.ip("route", "flush", "table", 60260,
                                                    check=False))):
-        deed()
-        wait_until(whole, f"{what} is back: {held}\n{session.guarded.describe()}", 3)
+        done = deed()
+        assert done, f"{what}: there was nothing to take away"
+        wait_until(lambda: "drop" in nft_table(near) and held(near) == whole, f"{what} is back", 3)
     session.settle()
     session.judge.acquit("while the guard was taken away piece by piece")
     assert session.guarded.ports() == before
