@@ -197,7 +197,13 @@ static void add_pair(GArray *items, uint8_t set, uint8_t protocol, uint16_t port
 {
 	uint8_t pass = spec->fence == EC_FENCE_INTERFACE ? THROUGH : IPSEC;
 
+	bool within = spec->fence == EC_FENCE_INTERFACE && spec->ipsec_within;
+
 	add(items, (uint8_t)(set + pass), &spec->remote, protocol, port, spec);
+	/* Out of an xfrm interface a packet passes postrouting twice, the second time with the
+	 * device of the ESP packet that it is about to become. */
+	if (within && !(sets[set].key & IN))
+		add(items, (uint8_t)(set + IPSEC), &spec->remote, protocol, port, spec);
 	add(items, set, &spec->remote, protocol, port, spec);
 }
 

@@ -64,6 +64,7 @@ char *ec_guard_spec_to_data(const EcGuardSpec *s)
 
 	g_key_file_set_string(file, GROUP, "fence", fence_names[s->fence]);
 	g_key_file_set_string(file, GROUP, "device", s->device);
+	g_key_file_set_boolean(file, GROUP, "ipsec-within", s->ipsec_within);
 	put_address(file, "gateway", &s->gateway);
 	put_address(file, "local", &s->local);
 	put_address(file, "remote", &s->remote);
@@ -145,6 +146,7 @@ int ec_guard_spec_from_data(const char *data, EcGuardSpec *ret, sd_bus_error *re
 	s.second_protocol = (uint8_t)second;
 	s.local_port = (uint16_t)local;
 	s.remote_port = (uint16_t)remote;
+	s.ipsec_within = g_key_file_get_boolean(file, GROUP, "ipsec-within", NULL);
 	s.protect = g_key_file_get_boolean(file, GROUP, "protect", NULL);
 	int r = ec_guard_spec_check(&s, ret_error);
 	if (r >= 0)

@@ -319,7 +319,7 @@ static unsigned take_spec(EcGuard *g, Fence *f, const EcGuardSpec *spec, GString
 static bool spec_equal(const EcGuardSpec *a, const EcGuardSpec *b)
 {
 	return a->fence == b->fence && strcmp(a->device, b->device) == 0 &&
-	       ec_address_equal(&a->gateway, &b->gateway) &&
+	       a->ipsec_within == b->ipsec_within && ec_address_equal(&a->gateway, &b->gateway) &&
 	       ec_address_equal(&a->local, &b->local) && ec_address_equal(&a->remote, &b->remote) &&
 	       a->protocol == b->protocol && a->lookup_protocol == b->lookup_protocol &&
 	       a->second_protocol == b->second_protocol && a->local_port == b->local_port &&

@@ -30,6 +30,8 @@ typedef enum EcFence {
 typedef struct EcGuardSpec {
 	EcFence fence;
 	char device[IF_NAMESIZE]; /* EC_FENCE_INTERFACE: the only device */
+	bool ipsec_within;        /* ...which is an IPsec interface (xfrm, vti): what it has taken
+				     leaves by another one, under a policy */
 	EcAddress gateway;        /* next hop on that device; AF_UNSPEC: the peer is on link */
 	EcAddress local, remote;  /* outer addresses, same family */
 	uint8_t protocol;         /* IP protocol on the wire: 47 GRE, 4/41 IP in IP, 17 UDP */

@@ -217,6 +217,7 @@ int ec_path_fence(EcTunnel *t, const EcEncap *encap, const EcWire *wire, sd_bus_
 	bool shared = encap->flags & EC_ENCAP_SHARES_PORT;
 	EcGuardSpec spec = {
 		.fence = path->fence,
+		.ipsec_within = path->ipsec_within,
 		.gateway = path->gateway,
 		.local = wire->local,
 		.remote = wire->remote,

@@ -25,9 +25,10 @@ typedef struct EcPath {
 	EcAddress gateway;
 	int ifindex; /* output device */
 	char device[IF_NAMESIZE];
-	EcFence fence; /* how the guard can confine the flow to this path */
-	bool protect;  /* a VPN: packets on this path cannot leave in clear */
-	uint32_t mtu;  /* bytes of the outer IP packet that need no fragment, 0 unknown */
+	EcFence fence;     /* how the guard can confine the flow to this path */
+	bool ipsec_within; /* the device is an IPsec interface, see guard.h */
+	bool protect;      /* a VPN: packets on this path cannot leave in clear */
+	uint32_t mtu;      /* bytes of the outer IP packet that need no fragment, 0 unknown */
 } EcPath;
 
 typedef struct EcUnderlayKind EcUnderlayKind;

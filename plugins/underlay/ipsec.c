@@ -690,6 +690,7 @@ static int through(EcSource *s, const EcLink *link, const EcFlow *f, EcPath *pat
 	if (!sa->encrypts)
 		return refuse_null(sa, title, ret_why);
 	path->mtu = MIN(path->mtu, interface_mtu(i, link, parent, p, sa));
+	path->ipsec_within = true;
 	return 1;
 }
 
