@@ -148,6 +148,7 @@ EcTunnel *ec_tunnel_new(EcManager *m, EcSettings *settings, EcOrigin origin)
 	t->manager = m;
 	t->settings = settings;
 	t->origin = origin;
+	t->mss4 = UINT16_MAX; /* not known: an earlier daemon may have left a clamp */
 	t->reason = g_intern_static_string("");
 	t->sentence = g_strdup("");
 	t->since_usec = now_usec();

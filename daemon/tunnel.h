@@ -85,7 +85,7 @@ typedef struct EcTunnel {
 	EcPath path;
 	unsigned layers;      /* EcGuardLayers that hold */
 	bool protect;         /* they hold it inside a VPN */
-	uint16_t mss4;        /* TCP over IPv4 is clamped to this, 0 = it is not */
+	uint16_t mss4;        /* TCP over IPv4 is clamped to this, 0: not, UINT16_MAX: not known */
 	const EcEncap *encap; /* NULL: not chosen */
 	EcWire wire;
 	EcMtu mtu;
