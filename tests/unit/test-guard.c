@@ -114,6 +114,20 @@ static void test_nft(void)
 }
 
 /* Whatever is in an element has its set and rules in the table. */
+/* Out of an IPsec interface a packet comes again, with another device and under a policy. */
+static void test_ipsec_within(void)
+{
+	EcGuardSpec spec = new_spec(&gre, false, EC_FENCE_INTERFACE);
+
+	spec.ipsec_within = true;
+	g_autofree char *text = elements(&spec);
+	g_assert_cmpstr(text, ==,
+			E "out4 { 10.0.0.2 . 1, 10.0.0.2 . 47 }\n" E
+			  "out4-through { 10.0.0.2 . 1 . \"tun0\", 10.0.0.2 . 47 . \"tun0\" }\n" E
+			  "out4-ipsec { 10.0.0.2 . 1, 10.0.0.2 . 47 }\n" E
+			  "in4 { 10.0.0.2 . 47 }\n" E "in4-through { 10.0.0.2 . 47 . \"tun0\" }\n");
+}
+
 static void test_nft_table(void)
 {
 	static const Kind *const kinds[] = { &gre, &ipip, &fou, &vxlan };
@@ -341,6 +355,7 @@ static void test_file(void)
 		if (!(i & 8))
 			spec.gateway = unit_address(i & 4 ? "fd00::3" : "10.0.0.3");
 		spec.second_protocol = kinds[i & 3] == &ipip ? IPPROTO_IPV6 : 0;
+		spec.ipsec_within = i & 1;
 		g_autofree char *data = ec_guard_spec_to_data(&spec);
 		g_assert_cmpint(ec_guard_spec_from_data(data, &read, NULL), ==, 0);
 		g_autofree char *again = ec_guard_spec_to_data(&read);
@@ -403,6 +418,7 @@ int main(int argc, char *argv[])
 {
 	g_test_init(&argc, &argv, NULL);
 	g_test_add_func("/guard/nft", test_nft);
+	g_test_add_func("/guard/ipsec-within", test_ipsec_within);
 	g_test_add_func("/guard/nft-table", test_nft_table);
 	g_test_add_func("/guard/route", test_route);
 	g_test_add_func("/guard/xfrm", test_xfrm);
