@@ -344,8 +344,6 @@ static void test_gone(Fixture *f, gconstpointer data)
 
 static void test_nonsense(Fixture *f, gconstpointer data)
 {
-	g_autoptr(GByteArray) out = g_byte_array_new();
-
 	if (g_str_equal(data, "too-long")) {
 		say(f, "\0\10\0\1", 4); /* 512 KiB and one */
 	} else if (g_str_equal(data, "empty")) {
@@ -367,7 +365,6 @@ static void test_nonsense(Fixture *f, gconstpointer data)
 
 static void test_longest(Fixture *f, gconstpointer data)
 {
-	g_autoptr(GByteArray) part = g_byte_array_new();
 	g_autofree char *chunk = g_strnfill(8192, 'x');
 
 	say(f, "\0\10\0\0\1", 5); /* a response of 512 KiB */

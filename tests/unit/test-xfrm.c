@@ -404,13 +404,16 @@ static struct xfrm_usersa_info sa_info(const char *from, const char *to, uint32_
 
 static void put_aead(EcMessage *m, const char *name, unsigned icv_bits)
 {
-	struct {
-		struct xfrm_algo_aead a;
-		char key[20];
-	} aead = { .a = { .alg_key_len = 160, .alg_icv_len = icv_bits } };
+	enum {
+		KEY = 20,
+		SIZE = sizeof(struct xfrm_algo_aead) + KEY
+	};
+	g_autofree struct xfrm_algo_aead *aead = g_malloc0(SIZE);
 
-	g_strlcpy(aead.a.alg_name, name, sizeof(aead.a.alg_name));
-	put(m, XFRMA_ALG_AEAD, &aead, sizeof(aead));
+	aead->alg_key_len = KEY * 8;
+	aead->alg_icv_len = icv_bits;
+	g_strlcpy(aead->alg_name, name, sizeof(aead->alg_name));
+	put(m, XFRMA_ALG_AEAD, aead, SIZE);
 }
 
 static void put_crypt(EcMessage *m, const char *name)
