@@ -22,6 +22,7 @@ static const struct Method {
 	{ EC_BUS_MANAGER, "GetTunnel", diagnose, NULL, ec_manager_bus_get_tunnel },
 	{ EC_BUS_MANAGER, "RemoveTunnels", manage, NULL, ec_manager_bus_remove_tunnels },
 	{ EC_BUS_MANAGER, "Reload", manage, NULL, ec_manager_bus_reload },
+	{ EC_BUS_MANAGER, "Diagnose", diagnose, NULL, ec_manager_bus_diagnose },
 	{ EC_BUS_TUNNEL, "Activate", activate, NULL, ec_tunnel_bus_activate },
 	{ EC_BUS_TUNNEL, "Deactivate", activate, NULL, ec_tunnel_bus_deactivate },
 	{ EC_BUS_TUNNEL, "Update", manage, manage_and_bridge, ec_tunnel_bus_update },

@@ -45,6 +45,7 @@ int ec_manager_bus_add_tunnel(EcBus *b, sd_bus_message *call, sd_bus_error *ret_
 int ec_manager_bus_get_tunnel(EcBus *b, sd_bus_message *call, sd_bus_error *ret_error);
 int ec_manager_bus_remove_tunnels(EcBus *b, sd_bus_message *call, sd_bus_error *ret_error);
 int ec_manager_bus_reload(EcBus *b, sd_bus_message *call, sd_bus_error *ret_error);
+int ec_manager_bus_diagnose(EcBus *b, sd_bus_message *call, sd_bus_error *ret_error);
 
 int ec_tunnel_bus_export(EcBus *b);
 int ec_tunnel_bus_activate(EcBus *b, sd_bus_message *call, sd_bus_error *ret_error);

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "bus.h"
+#include "diagnose.h"
 #include "ethercord-config.h"
 
 /* org.ethercord1.Manager; dbus/org.ethercord1.Manager.xml is the contract. */
@@ -94,6 +95,96 @@ int ec_manager_bus_reload(EcBus *b, sd_bus_message *call, sd_bus_error *ret_erro
 	return r < 0 ? r : ec_bus_reply_flushed(b, call);
 }
 
+/* One option of Diagnose. Those that are settings go by the settings' rules. */
+static int read_option(EcBus *b, sd_bus_message *call, const char *key, EcSettings *settings,
+		EcTunnel **ret_tunnel, sd_bus_error *ret_error)
+{
+	static const char allowed[] = "allowed is tunnel (s), underlay (s), encapsulation (as)";
+	g_auto(GStrv) words = NULL;
+	g_autofree char *text = NULL;
+	const char *contents = NULL, *word;
+	char type;
+	int r = sd_bus_message_peek_type(call, &type, &contents);
+
+	if (r < 0)
+		return r;
+	bool list = g_str_equal(key, "encapsulation");
+	if (!list && !g_str_equal(key, "tunnel") && !g_str_equal(key, "underlay"))
+		return ec_error(ret_error, EC_ERROR_INVALID_SETTING, "option '%.32s': %s",
+				ec_text_is_clean(key) ? key : "?", allowed);
+	if (!contents || !g_str_equal(contents, list ? "as" : "s"))
+		return ec_error(ret_error, EC_ERROR_INVALID_SETTING,
+				"option '%s' has another type: %s", key, allowed);
+	r = sd_bus_message_enter_container(call, 'v', contents);
+	if (r >= 0)
+		r = list ? sd_bus_message_read_strv(call, &words)
+			 : sd_bus_message_read_basic(call, 's', &word);
+	if (r >= 0)
+		r = sd_bus_message_exit_container(call);
+	if (r < 0)
+		return r;
+	if (g_str_equal(key, "tunnel")) {
+		*ret_tunnel = find_tunnel(b, word, ret_error);
+		return *ret_tunnel ? 0 : -ENOENT;
+	}
+	text = list ? g_strjoinv(",", words ? words : (char *[]){ NULL }) : g_strdup(word);
+	return ec_settings_parse(settings, key, text, ret_error);
+}
+
+static int read_options(EcBus *b, sd_bus_message *call, EcSettings *settings, EcTunnel **ret_tunnel,
+		sd_bus_error *ret_error)
+{
+	const char *key;
+	int r = sd_bus_message_enter_container(call, 'a', "{sv}");
+
+	while (r >= 0 && (r = sd_bus_message_enter_container(call, 'e', "sv")) > 0) {
+		r = sd_bus_message_read_basic(call, 's', &key);
+		if (r >= 0)
+			r = read_option(b, call, key, settings, ret_tunnel, ret_error);
+		if (r >= 0)
+			r = sd_bus_message_exit_container(call);
+	}
+	return r < 0 ? r : sd_bus_message_exit_container(call);
+}
+
+static int reply_findings(sd_bus_message *call, const GPtrArray *findings)
+{
+	g_autoptr(sd_bus_message) reply = NULL;
+	int r = sd_bus_message_new_method_return(call, &reply);
+
+	if (r >= 0)
+		r = sd_bus_message_open_container(reply, 'a', "a{sv}");
+	for (guint i = 0; r >= 0 && i < findings->len; i++) {
+		const EcFinding *f = findings->pdata[i];
+
+		r = sd_bus_message_append(reply, "a{sv}", 4, "severity", "s",
+				ec_severity_to_string(f->severity), "code", "s", f->code, "text",
+				"s", f->text, "remedy", "s", f->remedy);
+	}
+	if (r >= 0)
+		r = sd_bus_message_close_container(reply);
+	return r < 0 ? r : sd_bus_send(NULL, reply, NULL);
+}
+
+int ec_manager_bus_diagnose(EcBus *b, sd_bus_message *call, sd_bus_error *ret_error)
+{
+	g_autoptr(EcSettings) settings = ec_settings_new();
+	EcDiagnosis d = { .manager = b->manager, .settings = settings };
+	int r = sd_bus_message_read_basic(call, 's', &d.remote);
+
+	if (r >= 0)
+		r = read_options(b, call, settings, &d.tunnel, ret_error);
+	if (r >= 0 && !ec_text_is_clean(d.remote))
+		r = ec_error(ret_error, EC_ERROR_INVALID_SETTING,
+				"remote: allowed is an address, a host name or nothing");
+	if (r < 0)
+		return r;
+	ec_diagnose(&d);
+	r = reply_findings(call, d.findings);
+	g_ptr_array_unref(d.findings);
+	return r;
+}
+
 static int get_version(sd_bus *bus, const char *path, const char *interface, const char *property,
 		sd_bus_message *reply, void *userdata, sd_bus_error *ret_error)
 {
@@ -143,6 +234,9 @@ static const sd_bus_vtable vtable[] = {
 	SD_BUS_METHOD_WITH_ARGS("RemoveTunnels", SD_BUS_ARGS("as", names), SD_BUS_NO_RESULT,
 			ec_bus_method, SD_BUS_VTABLE_UNPRIVILEGED),
 	SD_BUS_METHOD_WITH_ARGS("Reload", SD_BUS_NO_ARGS, SD_BUS_NO_RESULT, ec_bus_method,
+			SD_BUS_VTABLE_UNPRIVILEGED),
+	SD_BUS_METHOD_WITH_ARGS("Diagnose", SD_BUS_ARGS("s", remote, "a{sv}", options),
+			SD_BUS_RESULT("aa{sv}", findings), ec_bus_method,
 			SD_BUS_VTABLE_UNPRIVILEGED),
 	SD_BUS_PROPERTY("Version", "s", get_version, 0, SD_BUS_VTABLE_PROPERTY_CONST),
 	SD_BUS_PROPERTY("Encapsulations", "as", get_encapsulations, 0, 0),

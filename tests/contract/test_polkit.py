@@ -53,6 +53,7 @@ METHODS = {
         {"manage", "bridge"}),
     "GetTunnel": ((PATH, MANAGER, "GetTunnel", "s", ("t1",)), {"diagnose"}),
     "RemoveTunnels": ((PATH, MANAGER, "RemoveTunnels", "as", ([],)), {"manage"}),
+    "Diagnose": ((PATH, MANAGER, "Diagnose", "sa{sv}", ("", {})), {"diagnose"}),
     "Reload": ((PATH, MANAGER, "Reload", "", ()), {"manage"}),
     "Activate": ((ON, TUNNEL, "Activate", "", ()), {"activate"}),
     "Deactivate": ((ON, TUNNEL, "Deactivate", "", ()), {"activate"}),
