@@ -62,34 +62,41 @@ char *ec_words_join(const GPtrArray *words)
 
 /* This machine */
 
+static void add_once(GPtrArray *words, char *word)
+{
+	if (g_ptr_array_find_with_equal_func(words, word, g_str_equal, NULL))
+		g_free(word);
+	else
+		g_ptr_array_add(words, word);
+}
+
 static void diagnose_encapsulations(EcDiagnosis *d)
 {
-	g_autoptr(GPtrArray) made = g_ptr_array_new();
+	g_autoptr(GPtrArray) made = g_ptr_array_new(), missing = g_ptr_array_new();
+	g_autoptr(GPtrArray) modules = g_ptr_array_new_with_free_func(g_free);
 
 	for (const EcEncap *const *e = ec_encaps; *e; e++) {
-		if (ec_manager_can_do(d->manager, *e))
+		if (ec_manager_can_do(d->manager, *e)) {
 			g_ptr_array_add(made, (gpointer)(*e)->name);
+			continue;
+		}
+		g_ptr_array_add(missing, (gpointer)(*e)->name);
+		add_once(modules, g_strconcat("rtnl-link-", (*e)->kind4, NULL));
+		/* What has a protocol of its own on the wire needs FOU besides. */
+		if ((*e)->protocol != (*e)->lookup_protocol)
+			add_once(modules, g_strdup("fou"));
 	}
-	g_autofree char *names = ec_words_join(made);
+	g_autofree char *names = ec_words_join(made), *others = ec_words_join(missing);
+	g_autofree char *words = ec_words_join(modules);
+	g_autofree char *remedy =
+			g_strdup_printf("modprobe tells of %s why it does not load", words);
 	if (made->len > 0)
 		ec_finding_add(d, EC_SEVERITY_OK, "encapsulations", NULL, "this kernel makes %s",
 				names);
-	else
-		ec_finding_add(d, EC_SEVERITY_ERROR, "encapsulations",
-				"install the modules of this kernel (vxlan, ip_gre)",
-				"this kernel makes none of the tunnels that ethercord knows");
-	for (const EcEncap *const *e = ec_encaps; *e; e++) {
-		/* What has a protocol of its own on the wire needs FOU's module besides. */
-		const char *fou = (*e)->protocol != (*e)->lookup_protocol ? "fou and " : "";
-
-		if (g_ptr_array_find(made, (*e)->name, NULL))
-			continue;
-		g_autofree char *remedy = g_strdup_printf("modprobe says why %srtnl-link-%s %s not "
-							  "load",
-				fou, (*e)->kind4, *fou ? "do" : "does");
-		ec_finding_add(d, EC_SEVERITY_INFO, "encapsulation-missing", remedy,
-				"this kernel does not make %s", (*e)->name);
-	}
+	if (missing->len > 0)
+		ec_finding_add(d, made->len > 0 ? EC_SEVERITY_INFO : EC_SEVERITY_ERROR,
+				"encapsulations-missing", remedy, "this kernel does not make %s",
+				others);
 }
 
 static void on_touched(unsigned families, const char *who, void *userdata)
