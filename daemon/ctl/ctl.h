@@ -68,6 +68,7 @@ struct Ctl {
 	bool no_wait;
 	bool all;
 	bool peer;
+	bool report;
 	unsigned timeout; /* s */
 	const char *as;
 
@@ -92,6 +93,7 @@ int ctl_verb_reload(Ctl *ctl, int argc, char **argv);
 int ctl_verb_genkey(Ctl *ctl, int argc, char **argv);
 int ctl_verb_setkey(Ctl *ctl, int argc, char **argv);
 int ctl_verb_monitor(Ctl *ctl, int argc, char **argv);
+int ctl_verb_doctor(Ctl *ctl, int argc, char **argv);
 int ctl_verb_export(Ctl *ctl, int argc, char **argv);
 int ctl_verb_complete(Ctl *ctl, int argc, char **argv);
 
@@ -170,11 +172,13 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(CtlTable, ctl_table_free)
 /* As many strings as titles; NULL and "" show as "-". */
 void ctl_table_add(CtlTable *t, const char *const *cells);
 void ctl_table_print(const CtlTable *t, bool legend);
+/* Columns of the terminal; $COLUMNS or 80 where there is none. */
+size_t ctl_terminal_width(void);
 /* Text with control characters replaced, fit for a terminal. */
 char *ctl_clean(const char *text);
 /* Whether the terminal's character set has "→" and "…". */
 bool ctl_is_utf8(void);
-/* Escape sequences around a state's word, "" when stdout is no terminal. */
+/* Escape sequences around the word of a state or a severity, "" when stdout is no terminal. */
 const char *ctl_color_of(const char *state);
 const char *ctl_color_off(void);
 

@@ -62,7 +62,7 @@ _ethercordctl() {
 	up | down | remove)
 		_ethercordctl_words "$(ethercordctl complete tunnels 2>/dev/null)" "$cur"
 		;;
-	status | setkey | export)
+	status | setkey | export | doctor)
 		((n == 0)) && _ethercordctl_words "$(ethercordctl complete tunnels 2>/dev/null)" "$cur"
 		;;
 	set)

@@ -20,6 +20,7 @@ typedef enum OptionBit {
 	OPTION_HELP = 1 << 9,
 	OPTION_VERSION = 1 << 10,
 	OPTION_SETTINGS = 1 << 11,
+	OPTION_REPORT = 1 << 12,
 } OptionBit;
 
 #define OPTION_EVERYWHERE (OPTION_HELP | OPTION_VERSION | OPTION_SETTINGS)
@@ -51,7 +52,9 @@ static const Verb verbs[] = {
 	{ "monitor", "", 0, 0, OPTION_JSON, ctl_verb_monitor,
 			"Print each change of every tunnel as it comes" },
 	{ "underlays", "", 0, 0, OPTION_JSON | OPTION_NO_LEGEND, ctl_verb_underlays,
-			"List the VPNs that tunnels ride on" },
+			"List the VPNs that were found" },
+	{ "doctor", "[NAME|REMOTE]", 0, 1, OPTION_JSON | OPTION_REPORT, ctl_verb_doctor,
+			"Say what is wrong, and what to do about it" },
 	{ "genkey", "", 0, 0, OPTION_JSON, ctl_verb_genkey, "Print a new random key" },
 	{ "setkey", "NAME", 1, 1, OPTION_JSON, ctl_verb_setkey,
 			"Set a tunnel's key, read from standard input" },
@@ -120,6 +123,8 @@ static const Option options[] = {
 	{ "as", "ip|nmcli|networkd|keyfile", OPTION_AS, 0, parse_as, "export: the format" },
 	{ "peer", NULL, OPTION_PEER, offsetof(Ctl, peer), NULL,
 			"export: the mirrored one, for the far end" },
+	{ "report", NULL, OPTION_REPORT, offsetof(Ctl, report), NULL,
+			"doctor: all for a bug report, no secrets" },
 	{ "settings", NULL, OPTION_SETTINGS, 0, NULL,
 			"Print every setting, its default and meaning" },
 	{ "help", NULL, OPTION_HELP, 0, NULL, "Print this and end" },

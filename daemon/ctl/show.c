@@ -70,10 +70,18 @@ int ctl_verb_list(Ctl *ctl, int argc, char **argv)
 	return CTL_OK;
 }
 
+/* What people call a VPN. */
+static const char *title_of(const json_t *underlay)
+{
+	const char *title = ctl_json_string(json_object_get(underlay, "Details"), "title");
+
+	return *title ? title : ctl_json_string(underlay, "Name");
+}
+
 int ctl_verb_underlays(Ctl *ctl, int argc, char **argv)
 {
 	static const char *const titles[] = { "NAME", "KIND", "INTERFACE", "STATE", "PROTECTED",
-		"MTU", NULL };
+		"MTU", "TITLE", NULL };
 	g_autoptr(CtlTable) table = ctl_table_new(titles);
 	g_autoptr(json_t) objects = NULL, underlays = NULL;
 	int code = get_objects(ctl, &objects);
@@ -93,7 +101,7 @@ int ctl_verb_underlays(Ctl *ctl, int argc, char **argv)
 		const char *cells[] = { ctl_json_string(u, "Name"), ctl_json_string(u, "Kind"),
 			ctl_json_string(u, "Interface"), ctl_json_string(u, "State"),
 			ctl_json_true(u, "Protected") ? "yes" : "no",
-			g_str_equal(mtu, "0") ? "" : mtu };
+			g_str_equal(mtu, "0") ? "" : mtu, title_of(u) };
 		ctl_table_add(table, cells);
 	}
 	ctl_table_print(table, !ctl->no_legend);
@@ -173,25 +181,71 @@ static const json_t *underlay_of(const json_t *t, const json_t *objects)
 	return json_object_get(interfaces, CTL_UNDERLAY);
 }
 
-static void show_underlay(const json_t *t, const json_t *objects)
+/* A VPN's title, with the name that NetworkManager or the IKE daemon has for the connection. */
+static char *underlay_text(const json_t *underlay)
 {
-	const json_t *u = underlay_of(t, objects);
-	const char *name = ctl_json_string(u, "Name"), *device = ctl_json_string(u, "Interface");
-	g_autofree char *wanted = settled(t, "", "underlay");
-	bool has_link = ctl_json_integer(t, "Ifindex") > 0;
+	const char *title = title_of(underlay);
+	const char *connection =
+			ctl_json_string(json_object_get(underlay, "Details"), "connection");
 
-	if (!u)
-		field("underlay", "%s (none yet)", *wanted ? wanted : "vpn");
-	else if (*device && !g_str_equal(device, name))
-		field("underlay", "%s (%s)", name, device);
-	else
-		field("underlay", "%s", name);
-	if (ctl_json_true(t, "Protected"))
-		field("protection", "protected");
-	else if (has_link)
+	if (!*connection || strstr(title, connection))
+		return g_strdup(title);
+	return ctl_is_utf8() ? g_strdup_printf("%s (“%s”)", title, connection)
+			     : g_strdup_printf("%s (\"%s\")", title, connection);
+}
+
+/* "nftables and route"; "" when nothing holds. */
+static char *layers_of(const json_t *tunnel)
+{
+	const json_t *layers = json_object_get(tunnel, "ProtectedBy");
+	g_autoptr(GString) text = g_string_new(NULL);
+
+	for (size_t i = 0; i < json_array_size(layers); i++)
+		g_string_append_printf(text, "%s%s", i ? " and " : "",
+				json_string_value(json_array_get(layers, i)));
+	return g_string_free(g_steal_pointer(&text), FALSE);
+}
+
+static void show_protection(const json_t *t, const json_t *underlay)
+{
+	const char *state = ctl_json_string(t, "State");
+	bool up = g_str_equal(state, "up");
+	/* The interface of these is down. */
+	bool idle = g_str_equal(state, "waiting") || g_str_equal(state, "failed");
+	bool vpn_down = g_str_equal(ctl_json_string(underlay, "State"), "down");
+	const char *device = ctl_json_string(underlay, "Interface");
+	g_autofree char *layers = layers_of(t);
+
+	if (ctl_json_true(t, "Protected") && up)
+		field("protection", "protected by %s", layers);
+	else if (ctl_json_true(t, "Protected") && underlay)
+		field("protection", "protected by %s (nothing leaves while %s %s)", layers,
+				vpn_down ? title_of(underlay) : "the tunnel",
+				vpn_down ? "is down" : "is not up");
+	else if (ctl_json_true(t, "Protected"))
+		field("protection", "protected by %s (nothing leaves)", layers);
+	else if (*layers && *device)
+		field("protection", "not protected: confined to %s, which is no VPN", device);
+	else if (ctl_json_integer(t, "Ifindex") > 0 && !idle)
 		field("protection", "not protected: frames can leave outside a VPN");
 	else
 		field("protection", "nothing is sent");
+}
+
+static void show_underlay(const json_t *t, const json_t *objects)
+{
+	const json_t *u = underlay_of(t, objects);
+	const char *device = ctl_json_string(u, "Interface");
+	g_autofree char *wanted = settled(t, "", "underlay");
+	g_autofree char *text = u ? underlay_text(u) : NULL;
+
+	if (!u)
+		field("underlay", "%s (none yet)", *wanted ? wanted : "vpn");
+	else if (*device && !strstr(text, device))
+		field("underlay", "%s (%s)", text, device);
+	else
+		field("underlay", "%s", text);
+	show_protection(t, u);
 }
 
 static void show_path(const json_t *t)
@@ -332,13 +386,12 @@ static void show_overview(const json_t *manager, const json_t *underlays, const 
 		field(i ? "" : "encapsulations", "%s", json_string_value(o));
 	}
 	if (json_array_size(underlays) == 0)
-		field("underlays", "none in use");
+		field("underlays", "no VPN was found");
 	for (size_t i = 0; i < json_array_size(underlays); i++) {
 		const json_t *o = json_array_get(underlays, i);
-		const char *device = ctl_json_string(o, "Interface");
+		g_autofree char *text = underlay_text(o);
 
-		field(i ? "" : "underlays", "%s (%s): %s, %s", ctl_json_string(o, "Name"),
-				*device ? device : "no interface", ctl_json_string(o, "State"),
+		field(i ? "" : "underlays", "%s: %s, %s", text, ctl_json_string(o, "State"),
 				ctl_json_true(o, "Protected") ? "protected" : "not protected");
 	}
 	field("tunnels", "%zu", json_array_size(tunnels));

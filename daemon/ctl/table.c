@@ -48,6 +48,9 @@ const char *ctl_color_of(const char *state)
 		{ "connecting", "\033[33m" },
 		{ "waiting", "\033[33m" },
 		{ "failed", "\033[31m" },
+		{ "ok", "\033[32m" },
+		{ "warning", "\033[33m" },
+		{ "error", "\033[31m" },
 	};
 
 	for (size_t i = 0; is_colored() && i < EC_ELEMENTS(table); i++) {
@@ -91,7 +94,7 @@ void ctl_table_add(CtlTable *t, const char *const *cells)
 	g_ptr_array_add(t->rows, row);
 }
 
-static size_t terminal_width(void)
+size_t ctl_terminal_width(void)
 {
 	struct winsize size = { 0 };
 	const char *columns = g_getenv("COLUMNS");
@@ -122,7 +125,7 @@ static void measure(const CtlTable *t, bool legend, size_t width[static COLUMNS_
 		}
 		total += width[i];
 	}
-	for (size_t limit = terminal_width(); total > limit; total--) {
+	for (size_t limit = ctl_terminal_width(); total > limit; total--) {
 		size_t widest = 0;
 
 		for (size_t i = 1; i < t->n; i++) {

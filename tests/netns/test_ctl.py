@@ -306,7 +306,7 @@ def test_remove_all(sites):
 def test_help_and_completion(sites):
     help_text = ctl(sites, "--help", check=0).stdout
     for verb in ("list", "status", "add", "up", "down", "set", "remove", "monitor", "genkey",
-                 "setkey", "export", "reload", "underlays"):
+                 "setkey", "export", "reload", "underlays", "doctor"):
         assert verb in help_text
     assert max(map(len, help_text.splitlines())) <= 80
     version = ctl(sites, "--version", check=0).stdout.split()
