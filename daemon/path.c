@@ -188,7 +188,7 @@ int ec_path_find(EcTunnel *t, const EcEncap *candidates[static EC_ENCAPS_MAX + 1
 		sd_bus_error *ret_why)
 {
 	EcUnderlay *u = NULL;
-	EcPath path;
+	EcPath path = { 0 };
 
 	note_layers(t); /* as an earlier daemon left them, or what was lost since */
 	int r = find_remote(t, candidates, &path, &u, ret_why);

@@ -221,21 +221,23 @@ static bool is_tun(const EcLink *link)
 /* The first kind that recognises an interface, with its look. */
 static const EcUnderlayKind *recognise(EcUnderlays *all, const EcLink *link, EcLook *look)
 {
-	const EcUnderlayKind *kind = NULL;
+	EcSource *by = NULL;
 
+	for (guint i = 0; !by && i < all->sources->len; i++) {
+		EcSource *s = g_ptr_array_index(all->sources, i);
+
+		if (s->kind->recognise && s->kind->recognise(s, link, look))
+			by = s;
+	}
+	if (!by)
+		return NULL;
 	for (guint i = 0; i < all->sources->len; i++) {
 		EcSource *s = g_ptr_array_index(all->sources, i);
 
-		if (!kind && s->kind->recognise && s->kind->recognise(s, link, look))
-			kind = s->kind;
-	}
-	for (guint i = 0; kind && i < all->sources->len; i++) {
-		EcSource *s = g_ptr_array_index(all->sources, i);
-
-		if (s->kind != kind && s->kind->annotate)
+		if (s != by && s->kind->annotate)
 			s->kind->annotate(s, link, look);
 	}
-	return kind;
+	return by->kind;
 }
 
 /* What a user named without it being a VPN we know. A TUN or PPP is somebody's tunnel; its user
@@ -565,7 +567,7 @@ static int by_device(EcUnderlays *all, Question *q, EcPath *path, EcUnderlay **r
 {
 	if (q->device && !g_str_equal(q->device, q->link.name))
 		return -ENOENT;
-	EcUnderlay *named = q->device ? ec_underlays_named(all, q->setting) : NULL;
+	EcUnderlay *held = q->device ? ec_underlays_named(all, q->setting) : NULL;
 	EcUnderlay *u = examine_once(all, &q->link);
 	EcSource *s = u && u->seen ? source_of(all, u->kind) : NULL;
 	bool other = false;
@@ -598,36 +600,40 @@ static int by_device(EcUnderlays *all, Question *q, EcPath *path, EcUnderlay **r
 	}
 	if (r > 0)
 		*ret = take(all, u);
-	if (named)
-		ec_underlays_release(all, named);
+	if (held)
+		ec_underlays_release(all, held);
 	return r;
 }
 
-EcUnderlay *ec_underlays_named(EcUnderlays *all, const char *setting)
+/* A reference to what a setting names: any path, with device "", or one interface. */
+static EcUnderlay *named(EcUnderlays *all, const char *name, const char *device)
 {
-	bool any = g_str_equal(setting, "any");
-	const char *device =
-			g_str_has_prefix(setting, "device:") ? setting + strlen("device:") : NULL;
-
-	if (!any && !device)
-		return NULL;
-	const char *name = any ? setting : name_of(device);
 	EcUnderlay *u = find(all, name);
+
 	if (!u) {
 		u = add(all, name, &ec_underlay_route);
-		if (device)
-			g_strlcpy(u->device, device, sizeof(u->device));
-		if (any)
+		g_strlcpy(u->device, device, sizeof(u->device));
+		if (!*device)
 			g_strlcpy(u->look.title, "any path", sizeof(u->look.title));
 		announce(all, u);
 	}
 	return take(all, u);
 }
 
+EcUnderlay *ec_underlays_named(EcUnderlays *all, const char *setting)
+{
+	if (g_str_equal(setting, "any"))
+		return named(all, setting, "");
+	if (!g_str_has_prefix(setting, "device:"))
+		return NULL;
+	const char *device = setting + strlen("device:");
+	return named(all, name_of(device), device);
+}
+
 static int resolve_any(EcUnderlays *all, Question *q, EcPath *path, EcUnderlay **ret)
 {
-	EcUnderlay *u = ec_underlays_named(all, q->setting);
 	EcLook look = { .up = true, .mtu = path->mtu };
+	EcUnderlay *u = named(all, "any", "");
 
 	g_strlcpy(look.title, u->look.title, sizeof(look.title));
 	if (!g_str_equal(u->device, path->device)) {
