@@ -88,8 +88,7 @@ static void diagnose_encapsulations(EcDiagnosis *d)
 	}
 	g_autofree char *names = ec_words_join(made), *others = ec_words_join(missing);
 	g_autofree char *words = ec_words_join(modules);
-	g_autofree char *remedy =
-			g_strdup_printf("modprobe tells of %s why it does not load", words);
+	g_autofree char *remedy = g_strdup_printf("see what modprobe says of %s", words);
 	if (made->len > 0)
 		ec_finding_add(d, EC_SEVERITY_OK, "encapsulations", NULL, "this kernel makes %s",
 				names);
@@ -246,8 +245,8 @@ static void diagnose_fence(EcDiagnosis *d)
 				held ? "the tunnel stays inside the VPN, but a second mistake is "
 				       "not caught; mend what the sentence says"
 				     : "take the tunnel down until this is mended",
-				"%s%s the fence around %s, %s does not: %s",
-				held ? "only " : "nothing holds", held ? words[0] : "", spec->vpn,
+				"%s%s holds the fence around %s, %s does not: %s",
+				held ? "only " : "nothing", held ? words[0] : "", spec->vpn,
 				lacks[0], *why ? why : "it was not armed");
 	}
 }
