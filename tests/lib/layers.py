@@ -60,7 +60,8 @@ def remove_second_layer(namespace):
 
 
 class Asleep:
-    """A session's near daemon is stopped; its tunnels go on by themselves while the VPN is away."""
+    """A session's near daemon is stopped; its tunnels go on by themselves while the way to the peer
+    is in clear."""
 
     def __init__(self, session):
         self.session, self.near = session, session.near
@@ -68,7 +69,8 @@ class Asleep:
         session.broken = True   # left as it is: the next test gets a new session
         vpn = session.vpn
         session.daemon.process.send_signal(signal.SIGSTOP)
-        self.outage = vpn.event("link down" if vpn.device else "stopped")
+        # A restarting VPN would end an outage of its own device.
+        self.outage = vpn.event("specific route" if vpn.device else "stopped")
         session.judge.clear()
         next(self.outage)
 
@@ -94,12 +96,14 @@ class Asleep:
 
     def unbind(self):
         """The tunnels as somebody careless would have made them."""
-        if self.session.vpn.device:
-            self.near.ip("addr", "add", f"{self.session.vpn.near}/32", "dev", "lo")
-        for line in self.near.ip("fou", "show", check=False).stdout.splitlines():
-            if f"port {FOU[0]} " in line:
-                self.near.ip("fou", "del", *line.split())
-                self.near.ip("fou", "add", "port", FOU[0], "ipproto", 47)
+        def ports():
+            return [line.split() for line in self.near.ip("fou", "show", check=False).stdout
+                    .splitlines() if f"port {FOU[0]} " in line]
+        if "gretap-fou" in self.session.encapsulations:
+            open_ports = ports()
+            assert len(open_ports) == 1, f"the daemon has one port open: {open_ports}"
+            self.near.ip("fou", "del", *open_ports[0])
+            self.near.ip("fou", "add", "port", FOU[0], "ipproto", 47)
         for kind in self.session.encapsulations:
             name = f"ec-{LETTER[kind]}"
             if kind == "vxlan":
