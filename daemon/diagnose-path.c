@@ -272,9 +272,9 @@ static void tell_second(Way *w)
 		resolve(w, (*k)->name, &a->flow, &other);
 		bool differs = other.r > 0 && !g_str_equal(other.title, a->title);
 		if (differs) {
-			g_autofree char *remedy = g_strdup_printf(
-					"underlay=%s makes the tunnel wait for that one alone",
-					(*k)->name);
+			g_autofree char *remedy = g_strdup_printf("if %s is meant, take the way to "
+								  "%s out of %s",
+					other.title, w->remote, a->title);
 			ec_finding_add(w->d, EC_SEVERITY_INFO, "two-vpns", remedy,
 					"two VPNs match the way to %s, %s and %s; ethercord uses "
 					"%s",

@@ -102,7 +102,7 @@ static int read_option(EcBus *b, sd_bus_message *call, const char *key, EcSettin
 	static const char allowed[] = "allowed is tunnel (s), underlay (s), encapsulation (as)";
 	g_auto(GStrv) words = NULL;
 	g_autofree char *text = NULL;
-	const char *contents = NULL, *word;
+	const char *contents = NULL, *word = "";
 	char type;
 	int r = sd_bus_message_peek_type(call, &type, &contents);
 
