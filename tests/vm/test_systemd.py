@@ -308,8 +308,7 @@ def test_openvpn_is_recognised_in_the_sandbox(tmp_path):
     key = tmp_path / "key"
     run("openvpn", "--genkey", "secret", key)
     vpn = subprocess.Popen(["openvpn", "--dev", "tun5", "--ifconfig", "10.8.0.1", "10.8.0.2",
-                            "--secret", key, "--allow-deprecated-insecure-static-crypto",
-                            "--cipher", "AES-256-CBC", "--remote", "10.9.0.99"],
+                            "--secret", key, "--cipher", "AES-256-CBC", "--remote", "10.9.0.99"],
                            stdout=subprocess.DEVNULL)
     try:
         wait_for(lambda: link("tun5") and "UP" in link("tun5")["flags"], "OpenVPN's interface")
