@@ -263,7 +263,6 @@ bool ec_xfrm_event_matters(const struct nlmsghdr *h)
 	switch (h->nlmsg_type) {
 	case XFRM_MSG_NEWPOLICY:
 	case XFRM_MSG_UPDPOLICY:
-	case XFRM_MSG_DELPOLICY:
 		return ec_xfrm_policy_parse(h, &p) != 0;
 	case XFRM_MSG_POLEXPIRE: /* a soft one only calls for a new one */
 		return nlmsg_datalen(h) < (int)sizeof(struct xfrm_user_polexpire) ||
@@ -275,6 +274,7 @@ bool ec_xfrm_event_matters(const struct nlmsghdr *h)
 	case XFRM_MSG_UPDSA:
 	case XFRM_MSG_DELSA:
 	case XFRM_MSG_FLUSHSA:
+	case XFRM_MSG_DELPOLICY: /* the guard's own have to be put back */
 	case XFRM_MSG_FLUSHPOLICY:
 	case XFRM_MSG_MIGRATE:
 	case XFRM_MSG_MAPPING:
