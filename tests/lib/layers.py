@@ -10,6 +10,7 @@ from ethercord import wait_until
 from leaks import DAEMON_EVENTS, ENOUGH, ID, LETTER
 from traffic import FOU
 
+SLACK = 0.25        # s between a frame and a ping that the same gap may have swallowed
 TABLE = ("table", "inet", "ethercord")
 
 
@@ -126,7 +127,7 @@ class Asleep:
         """The forged packets that plainly are of the tunnels', addressed to the bare network."""
         for kind in self.session.encapsulations:
             streams = [s for (name, _), s in self.session.forged.items() if name == kind]
-            if not any(n >= marks[s] for s in streams for n in list(s.arrived)):
+            if not any(s.came(marks[s]) for s in streams):
                 return False
         return True
 
@@ -168,12 +169,12 @@ def rekeyed(session, rekey):
     flows = list(session.flows.values())
     # Whatever was sent before `end` has arrived once something sent later has.
     wait_until(lambda: all(s.first(end[s]) for s in (*flows, session.ping)), "frames cross", 20)
-    ping, slack = session.ping, 3 * session.traffic.interval
+    ping = session.ping
     gaps = [ping.sent_at[n] for n in ping.lost(begin[ping], end[ping])]
     for flow in flows:
         assert end[flow] - begin[flow] >= 20
         lost = [flow.sent_at[n] for n in flow.lost(begin[flow], end[flow])]
-        ours = [t for t in lost if not any(abs(t - gap) <= slack for gap in gaps)]
+        ours = [t for t in lost if not any(abs(t - gap) <= SLACK for gap in gaps)]
         assert not ours, f"{flow.name} lost {len(ours)} of {end[flow] - begin[flow]} frames while " \
             f"pings crossed ({len(gaps)} of {end[ping] - begin[ping]} were lost)"
     session.judge.acquit("while rekeying")
@@ -218,6 +219,9 @@ def wait_renegotiated(vpn, times=2):
     wait_until(lambda: count() >= before + times, "OpenVPN renegotiates",
                60, 0.05)
 
+
+# Often, and no restart meanwhile, however slow the machine.
+RENEGOTIATE = ("--reneg-sec", "4", "--keepalive", "2", "30")
 
 # The last one leaves its session without a guard.
 DEEDS = {"guard taken away": guard_comes_back, "each layer alone": each_layer_holds_alone}

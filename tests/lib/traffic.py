@@ -54,11 +54,15 @@ class Stream:
 
     def first(self, mark):
         """When the first of the frames from `mark` on arrived, or None."""
-        times = [at for number, at in list(self.arrived.items()) if number >= mark]
+        times = [at for number, at in self.arrived.copy().items() if number >= mark]
         return min(times, default=None)
 
     def lost(self, begin, end):
         return [n for n in range(begin, end) if n not in self.arrived]
+
+    def came(self, mark):
+        """How many of the frames from `mark` on arrived."""
+        return sum(number >= mark for number in self.arrived.copy())
 
     def close(self):
         self.sender.close()

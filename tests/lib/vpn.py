@@ -295,6 +295,7 @@ class OpenVpn(DaemonVpn):
     events = {**INTERFACE_EVENTS, "killed": True, "restarted": True}
 
     def __init__(self, topology, more=()):
+        """more: options of the near site."""
         super().__init__(topology)
         self.more, self.fingerprints = list(more), {}
         for site in ("near", "far"):
@@ -315,7 +316,8 @@ class OpenVpn(DaemonVpn):
                    self.directory / f"{site}.key", "--peer-fingerprint", self.fingerprints[peer],
                    "--data-ciphers", "AES-256-GCM", "--keepalive", 1, 4, "--connect-retry", 1, 1,
                    "--tls-timeout", 1, "--verb", 3, "--persist-key",
-                   *(["--persist-tun"] if self.persist else []), *self.more)
+                   *(["--persist-tun"] if self.persist else []),
+                   *(self.more if site == "near" else []))
         wait_until(lambda: self.site(site).is_up(self.device), f"{self.device} is there", 30)
         if site == "far":
             self.site(site).ip("addr", "add", f"{self.other}/32", "dev", "lo", check=False)

@@ -25,5 +25,5 @@ def test_matrix(sessions, vpn, event):
 
 def test_openvpn_renegotiates(sessions):
     session = sessions.of(OpenVpnPersist, encapsulations=("vxlan",), interval=0.01,
-                          more=("--reneg-sec", "3"))
+                          more=layers.RENEGOTIATE)
     layers.rekeyed(session, lambda: layers.wait_renegotiated(session.vpn))

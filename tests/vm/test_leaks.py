@@ -49,5 +49,5 @@ def test_wireguard_rekeys(slow_wireguard):
 
 
 def test_openvpn_renegotiates(sessions):
-    session = sessions.of(OpenVpnPersist, more=("--reneg-sec", "4"))
+    session = sessions.of(OpenVpnPersist, more=layers.RENEGOTIATE)
     layers.rekeyed(session, lambda: layers.wait_renegotiated(session.vpn))
