@@ -17,7 +17,7 @@ from vpn import Topology, sysctl
 # Bytes around an inner IP packet, Ethernet header included. gretap-fou numbers its packets.
 OVERHEAD = {"gretap": 38, "gretap-fou": 50, "vxlan": 50}
 KEY = 4         # more, where a gretap has an id
-TRANSFER = 2 << 20
+TRANSFER = 512 << 10
 SOL_PACKET = 263
 
 
