@@ -9,7 +9,7 @@
 
 /*
  * Calls ethercordd as a program would, over $DBUS_SYSTEM_BUS_ADDRESS, and prints seconds:
- *   create N REMOTE    N vxlan tunnels, 64 calls in flight
+ *   create N REMOTE [UNDERLAY]    N vxlan tunnels, 64 calls in flight
  *   remove N           all of them with one call
  *   latency N          N calls one after the other; the median
  */
@@ -51,7 +51,7 @@ static int wait_below(sd_bus *bus, unsigned n)
 	return r;
 }
 
-static int create(sd_bus *bus, unsigned n, const char *remote)
+static int create(sd_bus *bus, unsigned n, const char *remote, const char *underlay)
 {
 	int r = 0;
 
@@ -61,8 +61,8 @@ static int create(sd_bus *bus, unsigned n, const char *remote)
 		(void)snprintf(name, sizeof(name), "b%u", i);
 		r = sd_bus_call_method_async(bus, NULL, NAME, PATH, MANAGER, "AddTunnel", on_answer,
 				NULL, "a{sv}s", 6, "name", "s", name, "control", "s", "static",
-				"underlay", "s", "any", "remote", "as", 1, remote, "encapsulation",
-				"as", 1, "vxlan", "id", "u", i + 1, "activate");
+				"underlay", "s", underlay, "remote", "as", 1, remote,
+				"encapsulation", "as", 1, "vxlan", "id", "u", i + 1, "activate");
 		in_flight++;
 		if (r >= 0)
 			r = wait_below(bus, WINDOW);
@@ -127,7 +127,7 @@ int main(int argc, char **argv)
 	double before = now();
 
 	if (r >= 0 && strcmp(argv[1], "create") == 0 && argc > 3)
-		r = create(bus, n, argv[3]);
+		r = create(bus, n, argv[3], argc > 4 ? argv[4] : "any");
 	else if (r >= 0 && strcmp(argv[1], "remove") == 0)
 		r = remove_all(bus, n);
 	else if (r >= 0 && strcmp(argv[1], "latency") == 0)
