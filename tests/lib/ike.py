@@ -5,7 +5,7 @@ import re
 import signal
 
 from ethercord import run, wait_until
-from vpn import INTERFACE_EVENTS, PHYSICAL, InterfaceVpn, Processes, Vpn
+from vpn import INTERFACE_EVENTS, PHYSICAL, InterfaceVpn, Processes, Vpn, sysctl
 
 CONF = """charon {{
     load_modular = no
@@ -77,6 +77,9 @@ class StrongSwan(Processes, Vpn):
               "terminated": True, "policies flushed": True, "rules flushed": True}
 
     def up(self):
+        for ns in self.topology.sites().values():
+            # A question to a charon that is not there yet is put again soon.
+            sysctl(ns, core__xfrm_acq_expires=3)
         for site, addresses in (("far", (self.far, self.other)), ("near", (self.near,))):
             self.addresses(site, addresses)
         for site in ("far", "near"):

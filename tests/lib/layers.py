@@ -7,7 +7,7 @@ import re
 import signal
 
 from ethercord import wait_until
-from leaks import DAEMON_EVENTS, ENOUGH, ID, LETTER
+from leaks import DAEMON_EVENTS, ENOUGH, ID, LETTER, gretap
 from traffic import FOU
 
 SLACK = 0.25        # s between a frame and a ping that the same gap may have swallowed
@@ -45,7 +45,8 @@ def blocks(namespace):
 def held(namespace):
     """All of the second layer, without what changes when it is made again."""
     return (sorted(map(str, rules(namespace))), sorted(block[:2] for block in blocks(namespace)),
-            namespace.ip("route", "show", "table", 60260, check=False).stdout)
+            *(namespace.ip(v, "route", "show", "table", 60260, check=False).stdout
+              for v in ("-4", "-6")))
 
 
 def remove_second_layer(namespace):
@@ -97,26 +98,20 @@ class Asleep:
 
     def unbind(self):
         """The tunnels as somebody careless would have made them."""
-        def ports():
-            return [line.split() for line in self.near.ip("fou", "show", check=False).stdout
-                    .splitlines() if f"port {FOU[0]} " in line]
         if "gretap-fou" in self.session.encapsulations:
-            open_ports = ports()
-            assert len(open_ports) == 1, f"the daemon has one port open: {open_ports}"
-            self.near.ip("fou", "del", *open_ports[0])
-            self.near.ip("fou", "add", "port", FOU[0], "ipproto", 47)
+            version = "-6" if ":" in self.session.vpn.near else "-4"
+            for words in self.session.fou_ports():
+                self.near.ip(version, "fou", "del", *(w for w in words if w != "-6"))
+            self.near.ip(version, "fou", "add", "port", FOU[0], "ipproto", 47)
         for kind in self.session.encapsulations:
             name = f"ec-{LETTER[kind]}"
             if kind == "vxlan":
                 continue    # is bound to no device
-            words = ["link", "add", name, "type", "gretap", "remote", self.session.vpn.far,
-                     "local", self.session.vpn.near, "key", ID[kind], "nopmtudisc", "ignore-df"]
-            if kind == "gretap-fou":
-                words += ["encap", "fou", "encap-sport", FOU[0], "encap-dport", FOU[0]]
             # What it was bound to cannot be taken off.
             self.near.ip("link", "del", name)
-            self.near.ip(*words)
-            self.near.ip("link", "set", name, "mtu", 1500, "master", f"br-{LETTER[kind]}", "up")
+            self.near.ip("link", "add", name, "type", *gretap(
+                kind, self.session.vpn.far, ID[kind], FOU[0], "local", self.session.vpn.near))
+            self.near.ip("link", "set", name, "master", f"br-{LETTER[kind]}", "up")
 
     def leaking(self):
         """Each of the tunnels that were guarded."""
@@ -195,8 +190,8 @@ def guard_comes_back(session):
             ("the table", lambda: near.exec("nft", "delete", *TABLE)),
             ("the chains", lambda: near.exec("nft", "flush", *TABLE)),
             ("the second layer", lambda: remove_second_layer(near)),
-            ("the private routes", lambda: near.ip("route", "flush", "table", 60260,
-                                                   check=False))):
+            ("the private routes", lambda: [near.ip(v, "route", "flush", "table", 60260,
+                                                    check=False) for v in ("-4", "-6")])):
         done = deed()
         assert done, f"{what}: there was nothing to take away"
         wait_until(lambda: "drop" in nft_table(near) and held(near) == whole, f"{what} is back", 3)

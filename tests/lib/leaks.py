@@ -15,7 +15,7 @@ import time
 import ethercord
 from ethercord import frame_socket, wait_until
 from traffic import FOU, PLAIN, VXLAN, Forged, Judge, Ping, Stream, Traffic, fou, gre, vxlan
-from vpn import PHYSICAL, Topology
+from vpn import Topology, bare
 
 ID = {"gretap": 1, "gretap-fou": 2, "vxlan": 3}
 LETTER = {"gretap": "g", "gretap-fou": "f", "vxlan": "v"}
@@ -25,8 +25,18 @@ REARMED = 1         # s until a guard that somebody flushed is back
 ENOUGH = 10         # packets in clear that prove that the judge sees them
 
 
+def gretap(kind, remote, key, port, *more):
+    """Words for `ip link add NAME type`: a gretap that is bound to nothing."""
+    six = ":" in remote
+    words = ["ip6gretap" if six else "gretap", "remote", remote, "key", key, *more]
+    words += ["encaplimit", "none"] if six else ["nopmtudisc", "ignore-df"]
+    if kind == "gretap-fou":
+        words += ["encap", "fou", "encap-sport", port, "encap-dport", port]
+    return words
+
+
 class Control:
-    """Tunnels at the near site that are guarded by nobody: bound to nothing, local to nothing."""
+    """Tunnels at the near site that are guarded by nobody and bound to nothing."""
 
     def __init__(self, vpn, encapsulations):
         near, remote = vpn.topology.near, vpn.other
@@ -35,13 +45,18 @@ class Control:
             if kind == "vxlan":
                 words = ["vxlan", "id", number, "remote", remote, "dstport", VXLAN[1], "nolearning"]
             else:
-                words = ["gretap", "remote", remote, "key", number, "nopmtudisc", "ignore-df"]
+                # One over IPv6 sends nothing without: the site's bare address, which stays.
+                local = ["local", bare("near", remote)] if ":" in remote else []
+                words = gretap(kind, remote, number, FOU[1], *local)
             if kind == "gretap-fou":
-                ethercord.run("modprobe", "fou")
-                near.ip("fou", "add", "port", FOU[1], "ipproto", 47)
-                words += ["encap", "fou", "encap-sport", FOU[1], "encap-dport", FOU[1]]
+                module = "fou6" if ":" in remote else "fou"
+                ethercord.run("modprobe", module)
+                near.ip("-6" if ":" in remote else "-4", "fou", "add", "port", FOU[1], "ipproto",
+                        47)
             near.ip("link", "add", name, "type", *words)
-            near.ip("link", "set", name, "mtu", 1500, "up")
+            near.ip("link", "set", name, "up")
+            if ":" not in remote:
+                near.ip("link", "set", name, "mtu", 1500)
 
 
 class Guarded:
@@ -92,6 +107,7 @@ class Guarded:
             for words in (["nft", "list", "ruleset"], ["ip", "rule"],
                           ["ip", "route", "show", "table", "60260"], ["ip", "route"],
                           ["ip", "-d", "-br", "addr"], ["ip", "xfrm", "policy"],
+                          ["ip", "-6", "rule"], ["ip", "-6", "route", "show", "table", "60260"],
                           ["ip", "-d", "-s", "link", "show", "type", "gretap"],
                           ["ip", "-d", "-s", "link", "show", "type", "vxlan"]):
                 lines.append(f"--- {site}: {' '.join(words)}\n" +
@@ -107,6 +123,8 @@ class Session:
             self.vpn = vpn_class(Topology(self.lab), **more)
             self.near = self.vpn.topology.near
             self.encapsulations = encapsulations
+            # An outer IPv6 packet is not fragmented on its way in.
+            self.fragments = ":" not in self.vpn.near
             self.judge = self.lab.keep(Judge(self.vpn))
             self.control = Control(self.vpn, encapsulations)
             self.guarded = Guarded(self.vpn, encapsulations)
@@ -129,7 +147,7 @@ class Session:
         vpn, add = self.vpn, self.traffic.add
         sites = vpn.topology.sites()
         self.ping = add(Ping(vpn))
-        self.traffic.receive(self.ping.sender, Ping.parse)
+        self.traffic.receive(self.ping.sender, self.ping.parse)
         self.flows, self.large, self.plain = {}, {}, {}
         self.forged, self.forged_plain = {}, {}
         for kind in self.encapsulations:
@@ -137,20 +155,22 @@ class Session:
             for site, ns in sites.items():
                 self.flows[site, kind] = add(Stream((site, kind), frame_socket(ns, host)))
                 self.traffic.listen(ns, host)
-                self.large[site, kind] = add(Stream((site, kind, "large"), frame_socket(ns, host),
-                                                    LARGE_EVERY, size=LARGE))
+                if self.fragments:
+                    self.large[site, kind] = add(Stream((site, kind, "large"), frame_socket(
+                        ns, host), LARGE_EVERY, size=LARGE))
             plain = f"plain-{LETTER[kind]}"
             self.plain[kind] = add(Stream(("plain", kind), frame_socket(self.near, plain),
                                            mark=PLAIN))
-            add(Stream(("plain", kind, "large"), frame_socket(self.near, plain), LARGE_EVERY,
-                       PLAIN, LARGE))
+            if self.fragments:
+                add(Stream(("plain", kind, "large"), frame_socket(self.near, plain), LARGE_EVERY,
+                           PLAIN, LARGE))
             self.traffic.listen(self.near, plain)
         for name, make, source in self.forgeries(vpn.far, 0, 0):
-            for to in (vpn.near, PHYSICAL["near"]):
+            for to in (vpn.near, bare("near", vpn.near)):
                 self.forged[name, to] = add(Forged((name, to), vpn.topology.router, make, source,
                                                    to))
         for name, make, source in self.forgeries(vpn.other, 100, 1)[:len(self.encapsulations)]:
-            for to in (vpn.near, PHYSICAL["near"]):
+            for to in (vpn.near, bare("near", vpn.near)):
                 self.forged_plain[name, to] = add(Forged((name, to), vpn.topology.router, make,
                                                          source, to))
 
@@ -166,8 +186,9 @@ class Session:
             result += [("GRE with the key of gretap-fou", gre(number["gretap-fou"]), source),
                        ("FOU with the key of gretap", fou(number["gretap"], FOU[which]), source)]
         if "vxlan" in self.encapsulations:
-            result += [("vxlan from a stranger", made["vxlan"], "10.66.66.66"),
-                       ("vxlan from the bare peer", made["vxlan"], PHYSICAL["far"])]
+            stranger = "fd66::66" if ":" in source else "10.66.66.66"
+            result += [("vxlan from a stranger", made["vxlan"], stranger),
+                       ("vxlan from the bare peer", made["vxlan"], bare("far", source))]
         return result
 
     def begin(self):
@@ -207,7 +228,7 @@ class Session:
         def leaking():
             seen = self.judge.look()
             return all(seen["control", kind] >= ENOUGH for kind in self.encapsulations) and \
-                seen["control", "fragment"]
+                (seen["control", "fragment"] or not self.fragments)
         wait_until(leaking, f"the unguarded tunnels leak: {self.judge.count}", 20, 0.02)
 
     def no_forgery(self, marks, when):
@@ -221,6 +242,16 @@ class Session:
             return all(any(s.came(marks[s]) for (name, _), s in self.forged_plain.items()
                            if name == kind) for kind in self.encapsulations)
         wait_until(control, "forged frames reach the unguarded tunnels")
+
+    def fou_ports(self):
+        """Those of the guarded tunnels: words for `ip fou`."""
+        return [line.split() for line in self.near.ip("fou", "show", check=False).stdout
+                .splitlines() if f"port {FOU[0]} " in line]
+
+    def one_fou_port(self):
+        """None stays open on a device that is gone."""
+        if "gretap-fou" in self.encapsulations:
+            wait_until(lambda: len(self.fou_ports()) == 1, f"one FOU port: {self.fou_ports()}")
 
     # The matrix
 
@@ -255,6 +286,7 @@ class Session:
             raise AssertionError(f"{e}\n{self.guarded.describe()}") from None
         self.no_forgery(marks, event)
         assert self.guarded.ports() == before, "the bridge ports are others"
+        self.one_fou_port()
         self.broken = False
         print(f"{self.vpn.name}, {event}: {dict(self.judge.count)} in clear; back in {slowest:.2f}"
               " s")

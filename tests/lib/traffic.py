@@ -13,14 +13,13 @@ import time
 
 import ethercord
 from ethercord import ETHERTYPE, frame_socket, wait_until
-from vpn import PHYSICAL
 
 MARK, PLAIN, FALSE = b"ETHERCORD", b"UNGUARDED", b"FORGERIES"  # guarded, control, forged
 ETHERNET = b"\x02\x00\x5e\x20\x00\x02" + b"\x02\x00\x5e\x20\x00\x01" + struct.pack("!H", ETHERTYPE)
 # Ports on the wire; the second ones are those of the tunnels that nobody guards.
 FOU, VXLAN = (65201, 65301), (4789, 4790)
 SO_RCVBUFFORCE, SOL_PACKET, PACKET_STATISTICS, PACKET_OUTGOING = 33, 263, 6, 4
-IP_FREEBIND = 15
+IP_FREEBIND, IPV6_FREEBIND = 15, 78
 GRE, UDP, FRAGMENT6 = 47, 17, 44
 
 
@@ -72,8 +71,9 @@ class Forged(Stream):
     """Packets of a tunnel, with the peer's address for a source, on the bare network."""
 
     def __init__(self, name, router, make, source, destination, every=5):
+        family = socket.AF_INET6 if ":" in destination else socket.AF_INET
         with router.entered():
-            sender = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+            sender = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW)
         super().__init__(name, sender, every, FALSE)
         self.make, self.source, self.destination = make, source, destination
 
@@ -87,33 +87,46 @@ class Ping(Stream):
     """Bare ones inside the VPN: they tell when it carries."""
 
     def __init__(self, vpn):
+        self.version6 = ":" in vpn.near
+        family, protocol, level, freebind = \
+            (socket.AF_INET6, socket.IPPROTO_ICMPV6, socket.IPPROTO_IPV6, IPV6_FREEBIND) \
+            if self.version6 else \
+            (socket.AF_INET, socket.IPPROTO_ICMP, socket.IPPROTO_IP, IP_FREEBIND)
         with vpn.topology.near.entered():
-            sender = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
-        sender.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
+            sender = socket.socket(family, socket.SOCK_RAW, protocol)
+        sender.setsockopt(level, freebind, 1)
         sender.bind((vpn.near, 0))
         super().__init__(("ping", vpn.name), sender)
         self.destination = vpn.far
 
     def transmit(self, number):
-        body = struct.pack("!BBHHI", 8, 0, 0, self.index, number) + bytes(40)
+        # The kernel fills the checksum of ICMPv6.
+        body = struct.pack("!BBHHI", 128 if self.version6 else 8, 0, 0, self.index, number) + \
+            bytes(40)
         self.sender.sendto(body[:2] + struct.pack("!H", checksum(body)) + body[4:],
                            (self.destination, 0))
 
-    @staticmethod
-    def parse(packet):
-        body = packet[(packet[0] & 15) * 4:]
-        if body[0] != 0 or len(body) < 10:
+    def parse(self, packet):
+        body = packet if self.version6 else packet[(packet[0] & 15) * 4:]
+        if len(body) < 10 or body[0] != (129 if self.version6 else 0):
             return None
         return struct.unpack("!HI", body[4:10])
 
 
 def checksum(data):
+    data += bytes(len(data) % 2)
     total = sum(struct.unpack(f"!{len(data) // 2}H", data))
     total = (total >> 16) + (total & 0xFFFF)
     return ~(total + (total >> 16)) & 0xFFFF
 
 
 def ip_packet(source, destination, protocol, payload):
+    if ":" in source:
+        ends = b"".join(socket.inet_pton(socket.AF_INET6, a) for a in (source, destination))
+        if protocol == UDP:     # has a checksum
+            pseudo = ends + struct.pack("!II", len(payload), protocol)
+            payload = payload[:6] + struct.pack("!H", checksum(pseudo + payload)) + payload[8:]
+        return struct.pack("!IHBB", 6 << 28, len(payload), protocol, 64) + ends + payload
     # The kernel fills length, identification and checksum.
     return struct.pack("!BBHHHBBH4s4s", 0x45, 0, 0, 0, 0, 64, protocol, 0,
                        socket.inet_aton(source), socket.inet_aton(destination)) + payload

@@ -26,6 +26,20 @@ GATEWAY6 = {"near": "fd09:1::1", "far": "fd09:2::1"}
 PUMP = pathlib.Path(__file__).with_name("pump.py")
 
 
+def host(address):
+    """The address as a network of one."""
+    return f"{address}/{128 if ':' in address else 32}"
+
+
+def bare(site, like):
+    """A site's address on the bare network, of the same IP version as the other one."""
+    return (PHYSICAL6 if ":" in like else PHYSICAL)[site]
+
+
+def gateway(site, like):
+    return (GATEWAY6 if ":" in like else GATEWAY)[site]
+
+
 def sysctl(namespace, **values):
     """Keys with '__' for '/'."""
     with namespace.entered():
@@ -44,7 +58,8 @@ class Topology:
         for ns in self.sites().values():
             # Errors, too, may quote what is not to be seen: none is to be held back.
             sysctl(ns, ipv6__conf__default__accept_dad=0, ipv6__conf__all__accept_dad=0,
-                   ipv4__icmp_ratelimit=0)
+                   ipv6__conf__all__keep_addr_on_down=1, ipv4__icmp_ratelimit=0,
+                   ipv6__icmp__ratelimit=0)
         sysctl(self.router, ipv4__ip_forward=1, ipv6__conf__all__forwarding=1)
         for name, ns in self.sites().items():
             self.router.ip("link", "add", name, "type", "veth", "peer", "name", "net0", "netns",
@@ -70,12 +85,13 @@ class Topology:
         and from them it drops."""
         for site, addresses in (("near", [near]), ("far", [far, other])):
             for address in addresses:
-                self.router.ip("route", "add", f"{address}/32", "via", PHYSICAL[site])
+                self.router.ip("route", "add", host(address), "via", bare(site, address))
+        ip, icmp = ("ip6", "icmpv6") if ":" in near else ("ip", "icmp")
         inner = ", ".join((near, far, other))
         self.router.exec("nft", "-f", "-", input=f"""table inet router {{
             chain forward {{ type filter hook forward priority 0; policy accept
-                ip daddr {{ {inner} }} meta l4proto icmp drop
-                ip saddr {{ {inner} }} meta l4proto icmp drop
+                {ip} daddr {{ {inner} }} meta l4proto {icmp} drop
+                {ip} saddr {{ {inner} }} meta l4proto {icmp} drop
             }}
         }}
         """)
@@ -117,10 +133,10 @@ class Vpn:
         """Somebody adds a route to the peer that is none of the VPN's."""
         near = self.topology.near
         for address in (self.far, self.other):
-            near.ip("route", "add", f"{address}/32", "via", GATEWAY["near"])
+            near.ip("route", "add", host(address), "via", gateway("near", address))
         yield
         for address in (self.far, self.other):
-            near.ip("route", "del", f"{address}/32", "via", GATEWAY["near"])
+            near.ip("route", "del", host(address), "via", gateway("near", address))
 
 
 INTERFACE_EVENTS = {"stopped": True, "link down": True, "re-created": True, "specific route": True,
@@ -177,14 +193,25 @@ class InterfaceVpn(Vpn):
     def address_on_lo(self):
         """So that the tunnel's source address is there without the VPN."""
         near = self.topology.near
-        near.ip("addr", "add", f"{self.near}/32", "dev", "lo")
+        near.ip("addr", "add", host(self.near), "dev", "lo")
         near.ip("addr", "del", f"{self.near}/{self.network}", "dev", self.device)
         near.ip("link", "set", self.device, "down")
         yield
-        near.ip("addr", "del", f"{self.near}/32", "dev", "lo")
+        near.ip("addr", "del", host(self.near), "dev", "lo")
         near.ip("link", "set", self.device, "up")
         near.ip("addr", "add", f"{self.near}/{self.network}", "dev", self.device)
         self.routes("near")
+
+    def inside(self, site):
+        """The site's addresses in the VPN."""
+        return [self.near] if site == "near" else [self.far, self.other]
+
+    def give_addresses(self, site):
+        """The other one is no source: nobody is to choose it for a tunnel's."""
+        self.site(site).ips("".join(
+            f"addr add {a}/{self.network} dev {self.device}" +
+            (" preferred_lft 0" if ":" in a and a == self.other else "") + "\n"
+            for a in self.inside(site)))
 
     def rules_flushed(self):
         """As `systemctl restart nftables` does, and then the VPN is gone."""
@@ -198,7 +225,6 @@ class WireGuard(InterfaceVpn):
     device = "wg0"
     near, far, other = "10.7.0.1", "10.7.0.2", "10.7.0.12"
     mtu = 1420
-    near6, far6 = "fd07::1", "fd07::2"
 
     def __init__(self, topology):
         super().__init__(topology)
@@ -211,14 +237,12 @@ class WireGuard(InterfaceVpn):
 
     def make(self, site):
         ns, peer = self.site(site), "far" if site == "near" else "near"
-        addresses = [self.near, self.near6] if site == "near" else [self.far, self.far6, self.other]
-        allowed = [self.near, self.near6] if site == "far" else [self.far, self.far6, self.other]
         ns.ip("link", "add", self.device, "type", "wireguard")
         ns.exec("wg", "set", self.device, "private-key", self.directory / site, "listen-port",
                 51820, "peer", self.keys[peer], "endpoint", f"{PHYSICAL[peer]}:51820",
-                "allowed-ips", ",".join(f"{a}/{128 if ':' in a else 32}" for a in allowed))
-        ns.ips("".join(f"addr add {a}/{'64 nodad' if ':' in a else 24} dev {self.device}\n"
-                       for a in addresses) + f"link set {self.device} up\n")
+                "allowed-ips", ",".join(map(host, self.inside(peer))))
+        self.give_addresses(site)
+        ns.ip("link", "set", self.device, "up")
 
     def unmake(self, site):
         self.site(site).ip("link", "del", self.device, check=False)
@@ -227,6 +251,14 @@ class WireGuard(InterfaceVpn):
         """When the last one was, s of the clock."""
         shown = self.topology.near.exec("wg", "show", self.device, "latest-handshakes").stdout
         return int(shown.split()[1])
+
+
+class WireGuard6(WireGuard):
+    """The tunnels' packets are IPv6."""
+
+    name = "wireguard6"
+    near, far, other = "fd07::1", "fd07::2", "fd07::12"
+    network = 64
 
 
 class Processes:
@@ -354,7 +386,14 @@ class PlainTun(DaemonVpn):
         self.spawn(site, sys.executable, PUMP, self.device, PHYSICAL[site], PHYSICAL[peer],
                    self.port)
         wait_until(lambda: ns.link(self.device), f"{self.device} is there", 30)
-        addresses = [self.near] if site == "near" else [self.far, self.other]
-        ns.ips(f"link set {self.device} mtu {self.mtu}\n" +
-               "".join(f"addr add {a}/24 dev {self.device}\n" for a in addresses) +
-               f"link set {self.device} up\n")
+        ns.ip("link", "set", self.device, "mtu", self.mtu)
+        self.give_addresses(site)
+        ns.ip("link", "set", self.device, "up")
+
+
+class PlainTun6(PlainTun):
+    """The tunnels' packets are IPv6."""
+
+    name = "tun6"
+    near, far, other = "fd05::1", "fd05::2", "fd05::12"
+    network = 64

@@ -6,9 +6,9 @@ import pytest
 
 import layers
 import leaks
-from vpn import OpenVpn, OpenVpnPersist, PlainTun
+from vpn import OpenVpn, OpenVpnPersist, PlainTun, PlainTun6
 
-VPNS = [PlainTun, OpenVpn, OpenVpnPersist]
+VPNS = [PlainTun, PlainTun6, OpenVpn, OpenVpnPersist]
 
 
 @pytest.fixture(scope="module")
