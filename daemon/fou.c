@@ -181,6 +181,18 @@ int ec_fou_ref(EcFou *f, const EcFouPort *port, sd_bus_error *ret_error)
 	return 0;
 }
 
+static void fou_close(EcFou *f, const char *name, const EcFouPort *port)
+{
+	EcNetlinkAnswer a = { 0 };
+	int id = fou_family(f);
+	g_autoptr(EcMessage) msg = id < 0 ? NULL : fou_message(id, FOU_CMD_DEL, port);
+	g_autofree char *mark = g_build_filename(f->directory, name, NULL);
+
+	if (msg)
+		(void)ec_netlink_exchange(f->generic, msg, &a);
+	(void)unlink(mark);
+}
+
 void ec_fou_unref(EcFou *f, const EcFouPort *port)
 {
 	g_autofree char *name = name_of(port);
@@ -188,15 +200,40 @@ void ec_fou_unref(EcFou *f, const EcFouPort *port)
 
 	if (!p || --p->holders > 0)
 		return;
-	if (p->ours) {
-		EcNetlinkAnswer a = { 0 };
-		int id = fou_family(f);
-		g_autoptr(EcMessage) msg = id < 0 ? NULL : fou_message(id, FOU_CMD_DEL, port);
-		g_autofree char *mark = g_build_filename(f->directory, name, NULL);
-
-		if (msg)
-			(void)ec_netlink_exchange(f->generic, msg, &a);
-		(void)unlink(mark);
-	}
+	if (p->ours)
+		fou_close(f, name, port);
 	g_hash_table_remove(f->ports, name);
+}
+
+/* The port that a mark is of. */
+static bool parse_name(const char *name, EcFouPort *ret)
+{
+	g_auto(GStrv) part = g_strsplit(name, "-", 3);
+	guint64 port = 0, ifindex = 0;
+
+	if (g_strv_length(part) != 3 ||
+			!g_ascii_string_to_unsigned(part[0], 10, 1, UINT16_MAX, &port, NULL) ||
+			ec_address_from_string(part[1], &ret->local) < 0 ||
+			!g_ascii_string_to_unsigned(part[2], 10, 0, INT32_MAX, &ifindex, NULL))
+		return false;
+	ret->port = (uint16_t)port;
+	ret->ifindex = (int)ifindex;
+	return true;
+}
+
+void ec_fou_sweep(EcFou *f)
+{
+	g_autoptr(GDir) dir = g_dir_open(f->directory, 0, NULL);
+	g_autoptr(GPtrArray) names = g_ptr_array_new_with_free_func(g_free);
+	const char *name;
+
+	while (dir && (name = g_dir_read_name(dir)))
+		g_ptr_array_add(names, g_strdup(name));
+	for (guint i = 0; i < names->len; i++) {
+		EcFouPort port = { 0 };
+
+		name = g_ptr_array_index(names, i);
+		if (!g_hash_table_contains(f->ports, name) && parse_name(name, &port))
+			fou_close(f, name, &port);
+	}
 }

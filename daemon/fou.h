@@ -24,5 +24,8 @@ EcFou *ec_fou_free(EcFou *f);
 /* Takes a share in a port, opening it for the first holder; a port somebody else opened for GRE is
  * used and never closed. Busy when it serves something else. */
 int ec_fou_ref(EcFou *f, const EcFouPort *port, sd_bus_error *ret_error);
+/* Closes the ports that an earlier daemon opened and nobody holds: of a tunnel that is gone or
+ * waits, or of a VPN's device that was made anew. */
+void ec_fou_sweep(EcFou *f);
 /* Gives the share back; the last one closes the port if we opened it. */
 void ec_fou_unref(EcFou *f, const EcFouPort *port);

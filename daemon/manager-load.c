@@ -130,6 +130,7 @@ void ec_manager_start(EcManager *m)
 	g_hash_table_iter_init(&i, m->tunnels);
 	while (g_hash_table_iter_next(&i, NULL, (gpointer *)&t))
 		ec_tunnel_refresh(t);
+	ec_fou_sweep(ec_kernel_fou(m->kernel));
 }
 
 int ec_manager_reload(EcManager *m, sd_bus_error *ret_error)
