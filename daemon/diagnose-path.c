@@ -38,19 +38,6 @@ static void way_done(Way *w)
 }
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Way, way_done)
 
-static EcFlow flow_of(const EcSettings *s, const EcEncap *encap, const EcAddress *remote)
-{
-	EcFlow flow = { .remote = *remote, .fwmark = s->fwmark };
-	EcWire wire;
-
-	ec_encap_wire(encap, s, &wire);
-	if (s->local)
-		(void)ec_address_from_string(s->local, &flow.local);
-	flow.protocol = encap->lookup_protocol;
-	flow.port = flow.protocol == IPPROTO_UDP ? wire.remote_data_port : 0;
-	return flow;
-}
-
 /* Those that are asked about: what `encapsulation` says, or with auto all of them. */
 static void choose(const Way *w, int family, const EcEncap *ret[static EC_ENCAPS_MAX + 1])
 {
@@ -141,7 +128,8 @@ static void ask(Way *w, const EcAddress *remote)
 
 	choose(w, remote->family, encaps);
 	for (size_t i = 0; encaps[i]; i++) {
-		Answer a = { .encap = encaps[i], .flow = flow_of(w->settings, encaps[i], remote) };
+		Answer a = { .encap = encaps[i],
+			.flow = ec_encap_flow(w->settings, encaps[i], remote) };
 		const Answer *same = NULL;
 
 		for (guint n = 0; n < w->answers->len && !same; n++) {

@@ -69,6 +69,20 @@ void ec_encap_wire(const EcEncap *encap, const EcSettings *s, EcWire *ret)
 		ret->fwmark = s->fwmark;
 }
 
+EcFlow ec_encap_flow(const EcSettings *s, const EcEncap *encap, const EcAddress *remote)
+{
+	EcFlow flow = {
+		.remote = *remote, .fwmark = s->fwmark, .protocol = encap->lookup_protocol
+	};
+	EcWire wire;
+
+	ec_encap_wire(encap, s, &wire);
+	if (s->local)
+		(void)ec_address_from_string(s->local, &flow.local);
+	flow.port = flow.protocol == IPPROTO_UDP ? wire.remote_data_port : 0;
+	return flow;
+}
+
 /* A kind that carries IP is a plain interface: no bridge, no Ethernet address. */
 static int verify_ip(const EcEncap *encap, const EcSettings *s, sd_bus_error *ret_error)
 {

@@ -80,5 +80,7 @@ void ec_encap_candidates(
 /* What settings mean for this encapsulation: ports, id, ttl. Addresses, ifindex and fragment are
  * left for the caller. */
 void ec_encap_wire(const EcEncap *encap, const EcSettings *s, EcWire *ret);
+/* What its packets to this address look like to routes and IPsec policies (pure). */
+EcFlow ec_encap_flow(const EcSettings *s, const EcEncap *encap, const EcAddress *remote);
 /* Whether this encapsulation can do what the settings ask (pure). InvalidSetting/NotSupported. */
 int ec_encap_verify(const EcEncap *encap, const EcSettings *s, int family, sd_bus_error *ret_error);

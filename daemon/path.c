@@ -33,21 +33,6 @@ void ec_path_ride(EcTunnel *t, EcUnderlay *u)
 		ec_underlays_release(t->manager->underlays, before);
 }
 
-/* What the encapsulation's packets look like to routes and policies. */
-static EcFlow flow_of(const EcTunnel *t, const EcEncap *encap, const EcAddress *remote)
-{
-	EcFlow flow = { .remote = *remote };
-	EcWire wire;
-
-	ec_encap_wire(encap, t->settings, &wire);
-	if (t->settings->local)
-		(void)ec_address_from_string(t->settings->local, &flow.local);
-	flow.fwmark = t->settings->fwmark;
-	flow.protocol = encap->lookup_protocol;
-	flow.port = encap->lookup_protocol == IPPROTO_UDP ? wire.remote_data_port : 0;
-	return flow;
-}
-
 static int resolve(EcTunnel *t, const EcFlow *flow, EcPath *ret, EcUnderlay **ret_underlay,
 		sd_bus_error *ret_why)
 {
@@ -90,7 +75,7 @@ static int find_to(EcTunnel *t, const EcAddress *remote, const EcEncap *candidat
 
 	for (size_t i = 0; candidates[i]; i++) {
 		g_auto(sd_bus_error) why = SD_BUS_ERROR_NULL;
-		EcFlow flow = flow_of(t, candidates[i], remote);
+		EcFlow flow = ec_encap_flow(t->settings, candidates[i], remote);
 		EcUnderlay *u = NULL;
 		EcPath path;
 		int r = 1;
