@@ -19,7 +19,7 @@ from vpn import Topology, bare
 
 ID = {"gretap": 1, "gretap-fou": 2, "vxlan": 3}
 LETTER = {"gretap": "g", "gretap-fou": "f", "vxlan": "v"}
-LARGE, LARGE_EVERY = 1485, 5     # frames of 1500 bytes, which cross in outer fragments
+LARGE, LARGE_EVERY = 1485, 10     # frames of 1500 bytes, which cross in outer fragments
 RETURN = 2          # s until frames cross again once the VPN does
 REARMED = 1         # s until a guard that somebody flushed is back
 ENOUGH = 10         # packets in clear that prove that the judge sees them
@@ -116,7 +116,7 @@ class Guarded:
 
 
 class Session:
-    def __init__(self, vpn_class, encapsulations=tuple(ID), interval=0.04, **more):
+    def __init__(self, vpn_class, encapsulations=tuple(ID), interval=0.05, **more):
         self.lab = ethercord.Lab()
         self.broken = True
         try:

@@ -70,7 +70,7 @@ class Stream:
 class Forged(Stream):
     """Packets of a tunnel, with the peer's address for a source, on the bare network."""
 
-    def __init__(self, name, router, make, source, destination, every=5):
+    def __init__(self, name, router, make, source, destination, every=10):
         family = socket.AF_INET6 if ":" in destination else socket.AF_INET
         with router.entered():
             sender = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW)

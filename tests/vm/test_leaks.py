@@ -27,7 +27,7 @@ class SlowWireGuard:
     """WireGuard rekeys after two minutes: a session of its own waits for that beside the others."""
 
     def __init__(self):
-        self.session = leaks.Session(WireGuard, ("gretap",), interval=0.1)
+        self.session = leaks.Session(WireGuard, ("gretap",), interval=0.2)
         self.first = self.session.vpn.handshake()
 
 
