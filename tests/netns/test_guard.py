@@ -397,11 +397,23 @@ def test_rules_and_routes_are_put_back(site, driver):
     assert sum(text.count("unreachable") for text in whole_lot) == 2
 
     def unchanged():
-        with site.near.popen("ip", "monitor", "rule", "route", stdout=subprocess.PIPE) as monitor:
-            time.sleep(0.1)
+        """What is heard from a first rule of our own to a second one is what recheck did."""
+        with site.near.popen("stdbuf", "-oL", "ip", "monitor", "rule",
+                             "route", stdout=subprocess.PIPE) as monitor:
+            os.set_blocking(monitor.stdout.fileno(), False)
+            heard = b""
+
+            def hears(priority):
+                nonlocal heard
+                for verb in ("add", "del"):
+                    site.near.ip("rule", verb, "priority", priority, "lookup", "main")
+                heard += monitor.stdout.read() or b""
+                return b"%d:" % priority in heard
+            wait_until(lambda: hears(31001), "the monitor listens")
             driver("recheck")
+            wait_until(lambda: hears(31002), "it has heard what recheck did")
             monitor.terminate()
-            return monitor.stdout.read() == b""
+        return b"60260" not in heard
     assert unchanged()
     for family in (4, 6):
         site.near.ip(f"-{family}", "route", "flush", "table", "60260")
