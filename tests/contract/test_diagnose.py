@@ -5,21 +5,11 @@ import dbus
 import pytest
 
 import ethercord
-from ethercord import (FAKE_DAEMON, FAR, MANAGER, NEAR, PATH, ROOT, Capture, bridge, refused,
+from ethercord import (FAR, MANAGER, NEAR, PATH, ROOT, Capture, bridge, refused,
                        wait_until)
 
 TITLE = "the fake VPN on wire"
 SEVERITIES = {"ok", "info", "warning", "error"}
-
-
-@pytest.fixture
-def fake(lab):
-    file = lab.directory / "vpn"
-    sites = ethercord.Sites(lab, program=FAKE_DAEMON,
-                            environment={"ETHERCORD_FAKE_UNDERLAY": str(file)})
-    sites.vpn = file
-    sites.near.ip("link", "set", "wire", "alias", "fake VPN")
-    return sites
 
 
 def ask(sites, remote="", **options):

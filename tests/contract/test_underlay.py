@@ -4,7 +4,7 @@
 import pytest
 
 import ethercord
-from ethercord import (FAKE_DAEMON, FAR, PATH, PROPERTIES, UNDERLAY, bridge, tunnel_path,
+from ethercord import (FAR, PATH, PROPERTIES, UNDERLAY, bridge, tunnel_path,
                        wait_until)
 
 ON = tunnel_path("t1")
@@ -12,15 +12,9 @@ VPN = f"{PATH}/underlay/wire"
 TITLE = "the fake VPN on wire"
 
 
-@pytest.fixture
-def fake(lab):
-    file = lab.directory / "vpn"
-    sites = ethercord.Sites(lab, program=FAKE_DAEMON,
-                            environment={"ETHERCORD_FAKE_UNDERLAY": str(file)})
-    sites.vpn = file
-    sites.near.ip("link", "set", "wire", "alias", "fake VPN")
-    ethercord.far_vxlan(sites.far, "far-t1", 1, mtu=1350)
-    return sites
+@pytest.fixture(autouse=True)
+def far_end(fake):
+    ethercord.far_vxlan(fake.far, "far-t1", 1, mtu=1350)
 
 
 def underlay(sites, path=VPN):

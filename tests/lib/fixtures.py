@@ -46,3 +46,14 @@ def lab():
 @pytest.fixture
 def sites(lab):
     return ethercord.Sites(lab)
+
+
+@pytest.fixture
+def fake(lab):
+    """Sites whose near daemon has a VPN made of the file `vpn`, on the interface `wire`."""
+    file = lab.directory / "vpn"
+    made = ethercord.Sites(lab, program=ethercord.FAKE_DAEMON,
+                           environment={"ETHERCORD_FAKE_UNDERLAY": str(file)})
+    made.vpn = file
+    made.near.ip("link", "set", "wire", "alias", "fake VPN")
+    return made
