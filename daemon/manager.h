@@ -3,6 +3,7 @@
 
 #include "config.h"
 #include "kernel-watch.h"
+#include "listener.h"
 #include "tunnel.h"
 
 /*
@@ -17,6 +18,8 @@ typedef struct EcManagerObserver {
 	void *userdata;
 } EcManagerObserver;
 
+typedef struct EcAnswer EcAnswer;
+
 struct EcManager {
 	sd_event *event;
 	sd_bus *bus;
@@ -27,6 +30,8 @@ struct EcManager {
 	EcManagerObserver observer;
 
 	GHashTable *tunnels;    /* name -> EcTunnel */
+	GHashTable *listeners;  /* name -> EcListener */
+	EcAnswer *answer;       /* the open control ports */
 	GHashTable *by_ifindex; /* ifindex -> EcTunnel */
 	EcUnderlays *underlays;
 	EcGuard *guard;

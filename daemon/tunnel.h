@@ -54,12 +54,17 @@ typedef enum EcProperty {
 } EcProperty;
 
 typedef struct EcManager EcManager;
+typedef struct EcListener EcListener;
+typedef struct EcSession EcSession;
 
 typedef struct EcTunnel {
 	EcManager *manager;
 	EcSettings *settings;
 	EcOrigin origin;
 	char ifname[IF_NAMESIZE]; /* wanted name of the interface */
+	EcListener *listener;     /* that accepted it; NULL: it dials */
+	char *peer;               /* the name the peer gave itself; NULL: none yet */
+	EcSession *session; /* control channel, agreement, liveness; NULL with control=static */
 
 	EcState state;
 	const char *reason; /* token: an error name without prefix, "" when there is nothing to say

@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#pragma once
+
+#include "util.h"
+
+/*
+ * Does the cord carry frames, how large, and is the peer there? Probes cross the tunnel itself:
+ *
+ *   Ethernet   destination 01:80:c2:00:00:0e (no bridge forwards it), ethertype 0x88b5
+ *   IP         IPv4 header, protocol 253 (RFC 3692), 192.0.0.8 (RFC 7600) to 224.0.0.254 (RFC
+ * 4727), TTL 1
+ *
+ * and then the probe, described in liveness.c, with a truncated HMAC-SHA256 under a key of its
+ * direction that both ends export from TLS. A request is answered at its own size. Nothing without
+ * a valid HMAC has any effect.
+ */
+typedef struct EcLiveness EcLiveness;
+
+#define EC_PROBE_KEY_SIZE 32
+#define EC_PROBE_ETHERTYPE 0x88b5
+/* The smallest probe, Ethernet or IP header included, bytes. */
+#define EC_PROBE_SIZE_MIN 64
+
+typedef struct EcLivenessKeys {
+	uint8_t tx[EC_PROBE_KEY_SIZE], rx[EC_PROBE_KEY_SIZE];
+} EcLivenessKeys;
+
+typedef struct EcLivenessSpec {
+	int ifindex;
+	bool ethernet;        /* the interface carries Ethernet, else IP */
+	bool dialer;          /* it keeps the beat; the other end answers in the middle of it */
+	uint8_t mac[6];       /* of the interface: the probes' source */
+	uint32_t interval_ms; /* between requests, shortened at random by up to a tenth */
+	uint32_t timeout_ms;  /* without an answer: lost */
+} EcLivenessSpec;
+
+typedef struct EcLivenessOps {
+	/* Ends ec_liveness_prove(): the largest packet (bytes, as an MTU counts) that crossed in
+	 * both directions. `wanted` at once when that crossed; after EC_LIVENESS_PROVE_USEC the
+	 * largest that did, 0 for none. */
+	void (*proved)(EcLiveness *l, uint32_t size, void *userdata);
+	void (*lost)(EcLiveness *l, void *userdata);  /* no answer for timeout_ms */
+	void (*found)(EcLiveness *l, void *userdata); /* and there it is again */
+} EcLivenessOps;
+
+#define EC_LIVENESS_PROVE_USEC 1000000ULL
+
+typedef struct EcLivenessStatistics {
+	uint64_t rtt_usec;    /* smoothed (RFC 6298), 0: none yet */
+	uint64_t jitter_usec; /* smoothed variation of the RTT (RFC 3550 §6.4.1) */
+	uint64_t sent, lost;  /* requests, and those never answered */
+} EcLivenessStatistics;
+
+/* Opens the packet socket on the interface. It is silent until prove() or watch(). -errno. */
+int ec_liveness_new(sd_event *event, const EcLivenessSpec *spec, const EcLivenessKeys *keys,
+		const EcLivenessOps *ops, void *userdata, EcLiveness **ret,
+		sd_bus_error *ret_error);
+EcLiveness *ec_liveness_free(EcLiveness *l); /* safe inside of ops */
+
+/* New keys after a new control connection. Those before stay good for receiving until the first
+ * probe under the new ones, at most 10 s. */
+void ec_liveness_rekey(EcLiveness *l, const EcLivenessKeys *keys);
+/* The interface was re-made or its spec changed; counters stay. */
+int ec_liveness_rebind(EcLiveness *l, const EcLivenessSpec *spec, sd_bus_error *ret_error);
+/* Begins, or begins anew, to prove that packets of `size` bytes cross both ways. Ends in proved().
+ * Afterwards, if anything crossed, the peer is watched. The peer has to prove() or watch() as well:
+ * it answers then. */
+void ec_liveness_prove(EcLiveness *l, uint32_t size);
+/* Watches without proving, as if the peer had answered just now: for a cord taken over from an
+ * earlier daemon. */
+void ec_liveness_watch(EcLiveness *l);
+/* Stops sending, answering and timing, as while there is no path. */
+void ec_liveness_pause(EcLiveness *l);
+/* Asks at once, out of turn; the answer, or its lack, counts as usual. After a change of path. */
+void ec_liveness_ask(EcLiveness *l);
+/* Other evidence that the peer's machine is alive: counts as an answer now. */
+void ec_liveness_vouch(EcLiveness *l);
+bool ec_liveness_is_lost(const EcLiveness *l);
+EcLivenessStatistics ec_liveness_statistics(const EcLiveness *l);
+
+/* For mapping.c: whether `size` bytes from the probe's magic on are a probe of the peer under a
+ * present key. Pure but for the keys. */
+bool ec_liveness_verify(const EcLiveness *l, const void *probe, size_t size);
