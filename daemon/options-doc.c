@@ -5,8 +5,8 @@
 
 #include "settings.h"
 
-/* Build tool: copies a scdoc page from stdin to stdout and puts the option list, made from the
- * table of settings, in the place of the line @OPTIONS@. */
+/* Build tool: copies a scdoc page from stdin to stdout and puts the option lists, made from the
+ * table of settings, in the place of the lines @TUNNEL@, @LISTENER@ and @PEER@. */
 
 /* Text that is not markup. */
 static void print_plain(const char *text)
@@ -51,23 +51,42 @@ static const char *type_of(const EcSetting *row)
 	return word[row->type];
 }
 
-int main(void)
+static void print_scope(EcScope scope)
 {
 	size_t n;
 	const EcSetting *table = ec_settings_table(&n);
+
+	for (size_t i = 0; i < n; i++) {
+		if (!(table[i].scopes & scope))
+			continue;
+		printf("*%s=* (%s, D-Bus type %s)\n", table[i].key, type_of(&table[i]),
+				ec_setting_signature(&table[i]));
+		printf("\t%s\n\n", table[i].help);
+		print_allowed(&table[i]);
+	}
+}
+
+int main(void)
+{
+	static const struct {
+		const char *line;
+		EcScope scope;
+	} lists[] = {
+		{ "@TUNNEL@\n", EC_SCOPE_TUNNEL },
+		{ "@LISTENER@\n", EC_SCOPE_LISTENER },
+		{ "@PEER@\n", EC_SCOPE_PEER },
+	};
 	char line[1024];
 
 	while (fgets(line, sizeof(line), stdin)) {
-		if (!g_str_equal(line, "@OPTIONS@\n")) {
+		size_t i = 0;
+
+		while (i < EC_ELEMENTS(lists) && !g_str_equal(line, lists[i].line))
+			i++;
+		if (i < EC_ELEMENTS(lists))
+			print_scope(lists[i].scope);
+		else
 			fputs(line, stdout);
-			continue;
-		}
-		for (size_t i = 0; i < n; i++) {
-			printf("*%s=* (%s, D-Bus type %s)\n", table[i].key, type_of(&table[i]),
-					ec_setting_signature(&table[i]));
-			printf("\t%s\n\n", table[i].help);
-			print_allowed(&table[i]);
-		}
 	}
 	return EXIT_SUCCESS;
 }

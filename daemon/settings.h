@@ -9,6 +9,14 @@
  * of ethercord(5) are made from it. Adding a setting is adding a field here and a row there.
  */
 
+/* What a set of settings is of; a row of the table says by a mask which sets it belongs to. */
+typedef enum EcScope {
+	EC_SCOPE_TUNNEL = 1 << 0,   /* [tunnel] */
+	EC_SCOPE_LISTENER = 1 << 1, /* [listener] */
+	EC_SCOPE_PEER = 1 << 2,     /* [peer NAME] of a listener */
+	EC_SCOPE_ALL = EC_SCOPE_TUNNEL | EC_SCOPE_LISTENER | EC_SCOPE_PEER,
+} EcScope;
+
 typedef enum EcMode {
 	EC_MODE_POINT_TO_POINT,
 	EC_MODE_JOIN_REMOTE,
@@ -61,6 +69,7 @@ typedef enum EcSettingFlags {
 } EcSettingFlags;
 
 typedef struct EcSettings {
+	EcScope scope;    /* one; fields of rows of other scopes are zero */
 	uint64_t given;   /* bit n: row n of the table was given, not defaulted */
 	uint64_t cleared; /* bit n: its default was asked back (empty text) */
 	char *name;
@@ -71,6 +80,9 @@ typedef struct EcSettings {
 	int control; /* EcControl */
 	char *key;
 	char *identity;
+	char **allow;
+	uint32_t max_peers;
+	char **compat;
 	char *underlay;
 	char **encapsulation;
 	int data_plane; /* EcDataPlane */
@@ -101,7 +113,8 @@ typedef struct EcSettings {
 typedef struct EcSetting {
 	const char *key;
 	EcSettingType type;
-	size_t offset; /* of the field in EcSettings */
+	size_t offset;  /* of the field in EcSettings */
+	EcScope scopes; /* a key has one row, or one for each scope */
 	EcSettingFlags flags;
 	uint32_t min, max;          /* of numbers */
 	const char *const *choices; /* words of a choice or of a list, NULL-terminated, or NULL */
@@ -114,12 +127,17 @@ typedef struct EcSetting {
 
 /* The rows, in the order of the manual; *ret_n of them. */
 const EcSetting *ec_settings_table(size_t *ret_n);
-/* NULL when there is no such key. */
+/* The row of a tunnel's setting; NULL when there is no such key. */
 const EcSetting *ec_setting_find(const char *key);
+const EcSetting *ec_setting_find_in(EcScope scope, const char *key);
+/* "tunnel", "listener" or "peer". */
+const char *ec_scope_to_string(EcScope scope);
 /* "s", "as", "b", "q" or "u". */
 const char *ec_setting_signature(const EcSetting *setting);
 
-EcSettings *ec_settings_new(void); /* all defaults, nothing given */
+/* All defaults, nothing given; of a tunnel, or of another scope. */
+EcSettings *ec_settings_new(void);
+EcSettings *ec_settings_new_for(EcScope scope);
 EcSettings *ec_settings_copy(const EcSettings *s);
 EcSettings *ec_settings_free(EcSettings *s);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(EcSettings, ec_settings_free)
@@ -136,11 +154,25 @@ int ec_settings_read(EcSettings *s, sd_bus_message *m, sd_bus_error *ret_error);
 int ec_settings_append(const EcSettings *s, sd_bus_message *m, bool with_secrets);
 /* The value of one row as text that ec_settings_parse() takes; "" when empty. */
 char *ec_settings_text(const EcSettings *s, const EcSetting *setting);
+/* Copies one setting, where it is given, from a set of any scope. -EINVAL where it is no value of
+ * that key here. */
+int ec_settings_take(EcSettings *s, const EcSettings *from, const char *key);
 bool ec_settings_is_given(const EcSettings *s, const EcSetting *setting);
+/* Its default was asked back. */
+bool ec_settings_is_cleared(const EcSettings *s, const EcSetting *setting);
 /* Whether a row differs between two sets (in its value, not in being given). */
 bool ec_settings_differ(const EcSettings *a, const EcSettings *b, const EcSetting *setting);
 /* The rules that need more than one key (a bridge in point-to-point mode, ...): pure. */
 int ec_settings_verify(const EcSettings *s, sd_bus_error *ret_error);
+/* A listener with its peers (EC_SCOPE_LISTENER; name -> EC_SCOPE_PEER), all of them: pure. */
+int ec_settings_verify_peers(
+		const EcSettings *listener, GHashTable *peers, sd_bus_error *ret_error);
+/* An empty table of peers, that owns what is put in it. */
+GHashTable *ec_settings_peers_new(void);
+GHashTable *ec_settings_peers_copy(GHashTable *peers);
+/* NotSupported, by name, for what this build cannot do: said when it is asked for, not silently
+ * left out. Pure. */
+int ec_settings_check_supported(const EcSettings *s, sd_bus_error *ret_error);
 
 /* The word of a choice: ec_settings_word("mode", EC_MODE_JOIN_REMOTE) is "join-remote". */
 const char *ec_settings_word(const char *key, int value);

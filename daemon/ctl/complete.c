@@ -36,15 +36,20 @@ static int print_tunnels(Ctl *ctl, const char *argument)
 	return CTL_OK;
 }
 
-static int print_keys(Ctl *ctl, const char *argument)
+static void print_keys_of(EcScope scope)
 {
 	size_t n;
 	const EcSetting *table = ec_settings_table(&n);
 
 	for (size_t i = 0; i < n; i++) {
-		if (!g_str_equal(table[i].key, "name"))
+		if ((table[i].scopes & scope) && !g_str_equal(table[i].key, "name"))
 			(void)puts(table[i].key);
 	}
+}
+
+static int print_keys(Ctl *ctl, const char *argument)
+{
+	print_keys_of(EC_SCOPE_TUNNEL);
 	return CTL_OK;
 }
 

@@ -18,7 +18,8 @@ static void print_given(const EcSettings *s)
 	const EcSetting *table = ec_settings_table(&n);
 
 	for (size_t i = 0; i < n; i++) {
-		if (ec_settings_is_given(s, &table[i]) && !(table[i].flags & EC_SETTING_SECRET))
+		if ((table[i].scopes & s->scope) && ec_settings_is_given(s, &table[i]) &&
+				!(table[i].flags & EC_SETTING_SECRET))
 			print_row(s, &table[i]);
 	}
 }

@@ -51,12 +51,14 @@ static char *allowed_of(const EcSetting *row)
 	g_assert_not_reached();
 }
 
-void ctl_print_settings(void)
+static void print_scope(EcScope scope)
 {
 	size_t n;
 	const EcSetting *table = ec_settings_table(&n);
 
 	for (size_t i = 0; i < n; i++) {
+		if (!(table[i].scopes & scope))
+			continue;
 		g_autofree char *allowed = allowed_of(&table[i]);
 		const char *fallback =
 				table[i].fallback_help ? table[i].fallback_help : table[i].fallback;
@@ -70,4 +72,9 @@ void ctl_print_settings(void)
 		if (fallback)
 			(void)printf("\tDefault: %s.\n", fallback);
 	}
+}
+
+void ctl_print_settings(void)
+{
+	print_scope(EC_SCOPE_TUNNEL);
 }

@@ -19,6 +19,7 @@
  * here. */
 static const struct Sample {
 	const char *key, *good[8], *bad[14];
+	EcScope scopes; /* in which it is tried, where the key is known there; 0: all */
 } samples[] = {
 	{ "name", { "A.b-c_9", NULL, "a", LONGEST },
 			{ "../etc", "a/b", ".a", "-a", "a b", "a\nb", TOO_LONG, "\xc3\xa4",
@@ -51,7 +52,17 @@ static const struct Sample {
 	{ "remote-data-port", { "4789" }, { "65536", "-1" } },
 	{ "interface", { "123456789012345", NULL, "ec-a.b_c" },
 			{ "1234567890123456", "../x", "a/b", "a b", ".", "..", "all", "default",
-					"a\x1b", "\xff", "a:b" } },
+					"a\x1b", "\xff", "a:b", "ec-%n" },
+			EC_SCOPE_TUNNEL | EC_SCOPE_PEER },
+	{ "interface", { "12345678901%n", NULL, "ec-%n.x", "%n", "office" },
+			{ "123456789012%n", "%n%n", "a%", "a%d", "%n/..", "a b%n",
+					"1234567890123456", "\xff" },
+			EC_SCOPE_LISTENER },
+	{ "allow", { "10.8.0.0/24,fd00::/64", "10.8.0.0/24 fd00::/64", "192.0.2.1" },
+			{ "host", "10.8.0.0/33", "10.8.0.0/24,10.8.0.0/24", "0/0", "\xff" } },
+	{ "max-peers", { "4096", NULL, "1", "256" }, { "0", "4097", "-1", "all" } },
+	{ "compat", { "dynamic-fou,tunnel-server", "dynamic-fou tunnel-server" },
+			{ "static", "dynamic-fou,dynamic-fou", "dynamic_fou" } },
 	{ "mac", { "02:00:5e:10:00:01" },
 			{ "01:00:5e:10:00:01", "00:00:00:00:00:00", "02:00",
 					"02-00-5e-10-00-01" } },
@@ -91,6 +102,14 @@ static sd_bus *open_bus(int *ret_other)
 }
 
 static sd_bus *bus;
+
+static const EcScope scopes[] = { EC_SCOPE_TUNNEL, EC_SCOPE_LISTENER, EC_SCOPE_PEER };
+
+static bool is_tried(const struct Sample *sample, EcScope scope)
+{
+	return (!sample->scopes || (sample->scopes & scope)) &&
+	       ec_setting_find_in(scope, sample->key);
+}
 
 static sd_bus_message *new_message(void)
 {
@@ -155,6 +174,8 @@ static void check_same(const EcSettings *a, const EcSettings *b)
 	const EcSetting *row = ec_settings_table(&n);
 
 	for (size_t i = 0; i < n; i++) {
+		if (!(row[i].scopes & a->scope))
+			continue;
 		g_autofree char *ta = ec_settings_text(a, &row[i]);
 		g_autofree char *tb = ec_settings_text(b, &row[i]);
 
@@ -164,13 +185,14 @@ static void check_same(const EcSettings *a, const EcSettings *b)
 				ec_settings_is_given(b, &row[i]));
 	}
 	g_assert_cmpuint(a->given, ==, b->given);
+	g_assert_cmpuint(a->scope, ==, b->scope);
 }
 
 static void check_bus_round_trip(const EcSettings *s)
 {
 	g_auto(sd_bus_error) error = SD_BUS_ERROR_NULL;
 	g_autoptr(sd_bus_message) m = new_message();
-	g_autoptr(EcSettings) again = ec_settings_new();
+	g_autoptr(EcSettings) again = ec_settings_new_for(s->scope);
 
 	g_assert_cmpint(ec_settings_append(s, m, true), >=, 0);
 	seal(m);
@@ -179,11 +201,11 @@ static void check_bus_round_trip(const EcSettings *s)
 	check_same(s, again);
 }
 
-static void check_good(const EcSetting *row, const char *text, const char *canonical)
+static void check_good(EcScope scope, const EcSetting *row, const char *text, const char *canonical)
 {
 	g_auto(sd_bus_error) error = SD_BUS_ERROR_NULL;
-	g_autoptr(EcSettings) s = ec_settings_new();
-	g_autoptr(EcSettings) again = ec_settings_new();
+	g_autoptr(EcSettings) s = ec_settings_new_for(scope);
+	g_autoptr(EcSettings) again = ec_settings_new_for(scope);
 
 	g_assert_false(ec_settings_is_given(s, row));
 	if (ec_settings_parse(s, row->key, text, &error) < 0)
@@ -200,14 +222,16 @@ static void check_good(const EcSetting *row, const char *text, const char *canon
 	check_same(s, copy);
 
 	/* Nothing takes the default back. */
-	g_autoptr(EcSettings) fresh = ec_settings_new();
+	g_autoptr(EcSettings) fresh = ec_settings_new_for(scope);
 	g_assert_cmpint(ec_settings_parse(copy, row->key, "", NULL), ==, 0);
+	g_assert_true(ec_settings_is_cleared(copy, row));
+	g_assert_false(ec_settings_is_cleared(s, row));
 	g_assert_false(ec_settings_differ(copy, fresh, row));
 }
 
 static void check_refused(const EcSetting *row, const EcSettings *s, int r, sd_bus_error *error)
 {
-	g_autoptr(EcSettings) fresh = ec_settings_new();
+	g_autoptr(EcSettings) fresh = ec_settings_new_for(s->scope);
 
 	unit_assert_error(r, error, "InvalidSetting", row->key);
 	unit_assert_error(r, error, "InvalidSetting", "allowed is");
@@ -215,10 +239,10 @@ static void check_refused(const EcSetting *row, const EcSettings *s, int r, sd_b
 	g_assert_false(ec_settings_differ(s, fresh, row));
 }
 
-static void check_bad(const EcSetting *row, const char *text)
+static void check_bad(EcScope scope, const EcSetting *row, const char *text)
 {
 	g_auto(sd_bus_error) error = SD_BUS_ERROR_NULL, bus_error = SD_BUS_ERROR_NULL;
-	g_autoptr(EcSettings) s = ec_settings_new();
+	g_autoptr(EcSettings) s = ec_settings_new_for(scope);
 	int r = ec_settings_parse(s, row->key, text, &error);
 
 	check_refused(row, s, r, &error);
@@ -233,25 +257,35 @@ static void check_bad(const EcSetting *row, const char *text)
 	}
 }
 
+static void check_row(const struct Sample *sample, EcScope scope)
+{
+	const EcSetting *row = ec_setting_find_in(scope, sample->key);
+
+	check_good(scope, row, sample->good[0], sample->good[0]);
+	if (sample->good[1])
+		check_good(scope, row, sample->good[1], sample->good[0]);
+	for (size_t i = 2; i < EC_ELEMENTS(sample->good) && sample->good[i]; i++)
+		check_good(scope, row, sample->good[i], NULL);
+	for (size_t i = 0; i < EC_ELEMENTS(sample->bad) && sample->bad[i]; i++)
+		check_bad(scope, row, sample->bad[i]);
+}
+
 static void test_row(gconstpointer data)
 {
-	const struct Sample *sample = data;
-	const EcSetting *row = ec_setting_find(sample->key);
+	unsigned tried = 0;
 
-	g_assert_nonnull(row);
-	check_good(row, sample->good[0], sample->good[0]);
-	if (sample->good[1])
-		check_good(row, sample->good[1], sample->good[0]);
-	for (size_t i = 2; i < EC_ELEMENTS(sample->good) && sample->good[i]; i++)
-		check_good(row, sample->good[i], NULL);
-	for (size_t i = 0; i < EC_ELEMENTS(sample->bad) && sample->bad[i]; i++)
-		check_bad(row, sample->bad[i]);
+	for (size_t i = 0; i < EC_ELEMENTS(scopes); i++) {
+		if (is_tried(data, scopes[i])) {
+			check_row(data, scopes[i]);
+			tried++;
+		}
+	}
+	g_assert_cmpuint(tried, >, 0);
 }
 
 /* A value of any other D-Bus type than the row's. */
-static void test_wrong_type(gconstpointer data)
+static void check_wrong_type(const EcSetting *row, EcScope scope)
 {
-	const EcSetting *row = ec_setting_find(((const struct Sample *)data)->key);
 	const char *const strv[] = { "1", NULL };
 	const uint16_t q = 1;
 	const uint32_t u = 1;
@@ -264,7 +298,7 @@ static void test_wrong_type(gconstpointer data)
 
 	for (size_t k = 0; k < EC_ELEMENTS(type); k++) {
 		g_auto(sd_bus_error) error = SD_BUS_ERROR_NULL;
-		g_autoptr(EcSettings) s = ec_settings_new();
+		g_autoptr(EcSettings) s = ec_settings_new_for(scope);
 
 		if (g_str_equal(type[k].signature, ec_setting_signature(row)))
 			continue;
@@ -274,31 +308,146 @@ static void test_wrong_type(gconstpointer data)
 	}
 }
 
+static void test_wrong_type(gconstpointer data)
+{
+	const struct Sample *sample = data;
+
+	for (size_t i = 0; i < EC_ELEMENTS(scopes); i++) {
+		if (is_tried(sample, scopes[i]))
+			check_wrong_type(ec_setting_find_in(scopes[i], sample->key), scopes[i]);
+	}
+}
+
 /* The table itself: keys, defaults and words fit together. */
+static void check_scope(const EcSetting *row, EcScope scope)
+{
+	g_autoptr(EcSettings) fresh = ec_settings_new_for(scope);
+	g_autoptr(EcSettings) s = ec_settings_new_for(scope);
+	const char *text = row->fallback ? row->fallback : "";
+	g_autofree char *shown = ec_settings_text(fresh, row);
+	unsigned n = 0;
+
+	g_assert_cmpuint(fresh->given, ==, 0);
+	g_assert_true(ec_setting_find_in(scope, row->key) == row);
+	for (size_t i = 0; i < EC_ELEMENTS(samples); i++)
+		n += g_str_equal(samples[i].key, row->key) && is_tried(&samples[i], scope);
+	if (n != 1)
+		g_error("%u samples of %s", n, row->key);
+	g_assert_cmpstr(shown, ==, text);
+	g_assert_cmpint(ec_settings_parse(s, row->key, text, NULL), ==, 0);
+	g_assert_false(ec_settings_differ(s, fresh, row));
+}
+
 static void test_table(void)
 {
 	static const char *const signatures[] = { "s", "as", "b", "q", "u", NULL };
-	g_autoptr(EcSettings) fresh = ec_settings_new();
 	size_t n;
 	const EcSetting *row = ec_settings_table(&n);
 
-	g_assert_cmpuint(n, ==, EC_ELEMENTS(samples));
-	g_assert_cmpuint(fresh->given, ==, 0);
 	for (size_t i = 0; i < n; i++) {
-		g_autoptr(EcSettings) s = ec_settings_new();
-		const char *text = row[i].fallback ? row[i].fallback : "";
-		g_autofree char *shown = ec_settings_text(fresh, &row[i]);
+		const EcSetting *first = ec_setting_find_in(EC_SCOPE_ALL, row[i].key);
 
-		g_assert_cmpstr(samples[i].key, ==, row[i].key);
-		g_assert_true(ec_setting_find(row[i].key) == &row[i]);
+		g_assert_true(row[i].scopes && !(row[i].scopes & ~EC_SCOPE_ALL));
+		for (size_t k = 0; k < EC_ELEMENTS(scopes); k++) {
+			if (row[i].scopes & scopes[k])
+				check_scope(&row[i], scopes[k]);
+		}
+		/* A key is the same thing everywhere. */
+		g_assert_cmpuint(first->offset, ==, row[i].offset);
+		g_assert_cmpint(first->type, ==, row[i].type);
+		g_assert_cmpint(first->flags, ==, row[i].flags);
 		g_assert_true(g_strv_contains(signatures, ec_setting_signature(&row[i])));
-		g_assert_cmpstr(shown, ==, text);
-		g_assert_cmpint(ec_settings_parse(s, row[i].key, text, NULL), ==, 0);
-		g_assert_false(ec_settings_differ(s, fresh, &row[i]));
 		g_assert_true(row[i].help && g_str_has_suffix(row[i].help, "."));
 		g_assert_true(!row[i].is_valid || row[i].allowed);
 		g_assert_true(row[i].type != EC_SETTING_CHOICE || row[i].choices);
 	}
+	for (size_t i = 0; i < EC_ELEMENTS(samples); i++)
+		g_assert_nonnull(ec_setting_find_in(EC_SCOPE_ALL, samples[i].key));
+}
+
+/* The contract: which settings each has. */
+static void test_scopes(void)
+{
+	static const struct {
+		EcScope scope;
+		const char *word, *keys;
+	} row[] = {
+		{ EC_SCOPE_TUNNEL, "tunnel",
+				"name mode remote local port control key identity underlay "
+				"encapsulation data-plane id data-port remote-data-port interface mac "
+				"mtu full-frames address bridge bridge-create attach fidelity guard "
+				"storm-limit keepalive-interval keepalive-timeout gre-keepalive "
+				"link-loss-forwarding ttl dscp fwmark autostart" },
+		{ EC_SCOPE_LISTENER, "listener",
+				"name mode port key underlay allow max-peers interface encapsulation "
+				"compat bridge bridge-create data-plane data-port mtu full-frames "
+				"fidelity guard storm-limit keepalive-interval keepalive-timeout ttl "
+				"dscp fwmark link-loss-forwarding autostart local" },
+		{ EC_SCOPE_PEER, "peer", "key allow mtu bridge interface mac address" },
+	};
+	size_t n;
+	const EcSetting *table = ec_settings_table(&n);
+
+	for (size_t i = 0; i < EC_ELEMENTS(row); i++) {
+		g_auto(GStrv) keys = g_strsplit(row[i].keys, " ", -1);
+		unsigned known = 0;
+
+		g_assert_cmpstr(ec_scope_to_string(row[i].scope), ==, row[i].word);
+		for (char **key = keys; *key; key++) {
+			if (!ec_setting_find_in(row[i].scope, *key))
+				g_error("%s is no setting of a %s", *key, row[i].word);
+		}
+		for (size_t k = 0; k < n; k++)
+			known += (table[k].scopes & row[i].scope) != 0;
+		g_assert_cmpuint(known, ==, g_strv_length(keys));
+	}
+}
+
+/* A key of another scope is known, and named as such. */
+static void test_other_scope(void)
+{
+	static const struct {
+		EcScope scope;
+		const char *key, *value, *part;
+	} row[] = {
+		{ EC_SCOPE_TUNNEL, "allow", "10.0.0.0/8", "allow: not a setting of a tunnel" },
+		{ EC_SCOPE_TUNNEL, "max-peers", "2", "max-peers: not a setting of a tunnel" },
+		{ EC_SCOPE_LISTENER, "remote", "a", "remote: not a setting of a listener" },
+		{ EC_SCOPE_LISTENER, "address", "10.0.0.1/8",
+				"address: not a setting of a listener" },
+		{ EC_SCOPE_PEER, "mode", "join-remote",
+				"mode: not a setting of a peer; those are: key" },
+		{ EC_SCOPE_PEER, "name", "a", "name: not a setting of a peer" },
+	};
+
+	for (size_t i = 0; i < EC_ELEMENTS(row); i++) {
+		g_auto(sd_bus_error) error = SD_BUS_ERROR_NULL;
+		g_autoptr(EcSettings) s = ec_settings_new_for(row[i].scope);
+
+		unit_assert_error(ec_settings_parse(s, row[i].key, row[i].value, &error), &error,
+				"InvalidSetting", row[i].part);
+		g_assert_cmpuint(s->given, ==, 0);
+	}
+}
+
+/* From one scope to another. */
+static void test_take(void)
+{
+	g_autoptr(EcSettings) s = ec_settings_new();
+	g_autoptr(EcSettings) l = ec_settings_new_for(EC_SCOPE_LISTENER);
+
+	g_assert_cmpint(ec_settings_parse(l, "ttl", "7", NULL), ==, 0);
+	g_assert_cmpint(ec_settings_parse(l, "encapsulation", "vxlan,gretap", NULL), ==, 0);
+	g_assert_cmpint(ec_settings_parse(l, "interface", "a%n", NULL), ==, 0);
+	g_assert_cmpint(ec_settings_take(s, l, "ttl"), ==, 0);
+	g_assert_cmpint(ec_settings_take(s, l, "encapsulation"), ==, 0);
+	g_assert_cmpint(ec_settings_take(s, l, "mtu"), ==, 0);
+	g_assert_cmpint(ec_settings_take(s, l, "remote"), ==, 0);
+	g_assert_cmpint(ec_settings_take(s, l, "interface"), ==, -EINVAL);
+	g_assert_cmpuint(s->ttl, ==, 7);
+	g_assert_cmpstr(s->encapsulation[1], ==, "gretap");
+	g_assert_false(ec_settings_is_given(s, ec_setting_find("mtu")));
+	g_assert_null(s->interface);
 }
 
 static void test_unknown_key(void)
@@ -342,9 +491,12 @@ static void test_whole(void)
 {
 	g_autoptr(EcSettings) s = ec_settings_new();
 
-	for (size_t i = 0; i < EC_ELEMENTS(samples); i++)
-		g_assert_cmpint(ec_settings_parse(s, samples[i].key, samples[i].good[0], NULL), ==,
-				0);
+	for (size_t i = 0; i < EC_ELEMENTS(samples); i++) {
+		if (is_tried(&samples[i], EC_SCOPE_TUNNEL))
+			g_assert_cmpint(ec_settings_parse(s, samples[i].key, samples[i].good[0],
+							NULL),
+					==, 0);
+	}
 	check_bus_round_trip(s);
 }
 
@@ -449,12 +601,17 @@ int main(int argc, char *argv[])
 	bus = open_bus(&other);
 	g_test_add_func("/settings/table", test_table);
 	for (size_t i = 0; i < EC_ELEMENTS(samples); i++) {
-		g_autofree char *row = g_strdup_printf("/settings/row/%s", samples[i].key);
-		g_autofree char *type = g_strdup_printf("/settings/wrong-type/%s", samples[i].key);
+		const char *of = samples[i].scopes == EC_SCOPE_LISTENER ? "/listener" : "";
+		g_autofree char *row = g_strdup_printf("/settings/row/%s%s", samples[i].key, of);
+		g_autofree char *type =
+				g_strdup_printf("/settings/wrong-type/%s%s", samples[i].key, of);
 
 		g_test_add_data_func(row, &samples[i], test_row);
 		g_test_add_data_func(type, &samples[i], test_wrong_type);
 	}
+	g_test_add_func("/settings/scopes", test_scopes);
+	g_test_add_func("/settings/other-scope", test_other_scope);
+	g_test_add_func("/settings/take", test_take);
 	g_test_add_func("/settings/unknown-key", test_unknown_key);
 	g_test_add_func("/settings/take-back", test_take_back);
 	g_test_add_func("/settings/whole", test_whole);
