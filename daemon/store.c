@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-#include "store.h"
+#include "store-layer.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -10,19 +10,6 @@
 #include <unistd.h>
 
 #define GROUP "tunnel"
-#define SUFFIX ".conf"
-
-/* On the disk, file and directory entry, before the call returns. */
-#define DURABLE (G_FILE_SET_CONTENTS_CONSISTENT | G_FILE_SET_CONTENTS_DURABLE)
-
-struct EcStore {
-	char *tunnels[_EC_ORIGIN_MAX]; /* directories of keyfiles; NULL: none */
-	char *listeners;
-	char *keys;
-	char *records;
-	char *state;
-	char *runtime;
-};
 
 static int make_directory(const char *path, int mode, sd_bus_error *ret_error)
 {
@@ -44,7 +31,10 @@ int ec_store_new(const char *config_dir, const char *state_dir, const char *runt
 	s->tunnels[EC_ORIGIN_RUNTIME] = g_build_filename(runtime_dir, "tunnels.d", NULL);
 	if (vendor_dir)
 		s->tunnels[EC_ORIGIN_VENDOR] = g_build_filename(vendor_dir, "tunnels.d", NULL);
-	s->listeners = g_build_filename(config_dir, "listeners.d", NULL);
+	s->listeners[EC_ORIGIN_CONFIG] = g_build_filename(config_dir, "listeners.d", NULL);
+	s->listeners[EC_ORIGIN_RUNTIME] = g_build_filename(runtime_dir, "listeners.d", NULL);
+	if (vendor_dir)
+		s->listeners[EC_ORIGIN_VENDOR] = g_build_filename(vendor_dir, "listeners.d", NULL);
 	s->keys = g_build_filename(state_dir, "keys", NULL);
 	s->records = g_build_filename(runtime_dir, "state", NULL);
 	s->state = g_strdup(state_dir);
@@ -52,10 +42,12 @@ int ec_store_new(const char *config_dir, const char *state_dir, const char *runt
 	const struct {
 		const char *path;
 		int mode;
-	} directory[] = { { s->tunnels[EC_ORIGIN_RUNTIME], 0755 }, { s->keys, 0700 },
+	} directory[] = { { s->tunnels[EC_ORIGIN_RUNTIME], 0755 },
+		{ s->listeners[EC_ORIGIN_RUNTIME], 0755 }, { s->keys, 0700 },
 		{ s->records, 0755 } };
 	/* Needed only to keep tunnels over a reboot: saving one then says what is wrong. */
 	(void)make_directory(s->tunnels[EC_ORIGIN_CONFIG], 0755, NULL);
+	(void)make_directory(s->listeners[EC_ORIGIN_CONFIG], 0755, NULL);
 	for (size_t i = 0; r >= 0 && i < EC_ELEMENTS(directory); i++)
 		r = make_directory(directory[i].path, directory[i].mode, ret_error);
 	if (r < 0) {
@@ -70,9 +62,10 @@ EcStore *ec_store_free(EcStore *s)
 {
 	if (!s)
 		return NULL;
-	for (size_t i = 0; i < _EC_ORIGIN_MAX; i++)
+	for (size_t i = 0; i < _EC_ORIGIN_MAX; i++) {
 		g_free(s->tunnels[i]);
-	g_free(s->listeners);
+		g_free(s->listeners[i]);
+	}
 	g_free(s->keys);
 	g_free(s->records);
 	g_free(s->state);
@@ -88,55 +81,14 @@ const char *ec_store_runtime_dir(const EcStore *s)
 
 static char *file_of(const EcStore *s, EcOrigin origin, const char *name)
 {
-	return g_strdup_printf("%s/%s" SUFFIX, s->tunnels[origin], name);
+	return g_strdup_printf("%s/%s" EC_KEYFILE_SUFFIX, s->tunnels[origin], name);
 }
 
 /* Reading */
 
-/* The number of the first line that satisfies the caller: a key of a group, or (key NULL) a line
- * that is no keyfile line at all. 0 when there is none. GKeyFile does not tell. */
-static unsigned line_of(const char *text, const char *group, const char *key)
+static int check_groups(const EcKeyfile *f, const char *path, sd_bus_error *ret_error)
 {
-	g_auto(GStrv) lines = g_strsplit(text, "\n", -1);
-	bool inside = false;
-
-	for (unsigned i = 0; lines[i]; i++) {
-		char *line = g_strstrip(lines[i]);
-		char *equals = strchr(line, '=');
-
-		if (*line == '\0' || *line == '#')
-			continue;
-		if (*line == '[') {
-			size_t n = strlen(line);
-			inside = n == strlen(group) + 2 && line[n - 1] == ']' &&
-				 strncmp(line + 1, group, n - 2) == 0;
-		} else if (!equals) {
-			if (!key)
-				return i + 1;
-		} else if (inside && key) {
-			*equals = '\0';
-			if (g_str_equal(g_strchomp(line), key))
-				return i + 1;
-		}
-	}
-	return 0;
-}
-
-/* Prefixes the error with "FILE:LINE: ". */
-static int locate(const char *path, unsigned line, sd_bus_error *error, sd_bus_error *ret_error)
-{
-	char where[16] = "";
-
-	if (line)
-		g_snprintf(where, sizeof(where), ":%u", line);
-	int r = ec_error(ret_error, error->name, "%s%s: %s", path, where, error->message);
-	sd_bus_error_free(error);
-	return r;
-}
-
-static int check_groups(GKeyFile *f, const char *path, sd_bus_error *ret_error)
-{
-	g_auto(GStrv) groups = g_key_file_get_groups(f, NULL);
+	g_auto(GStrv) groups = ec_keyfile_groups(f);
 
 	for (char **g = groups; *g; g++) {
 		if (!g_str_equal(*g, GROUP))
@@ -150,110 +102,26 @@ static int check_groups(GKeyFile *f, const char *path, sd_bus_error *ret_error)
 	return 0;
 }
 
-static int parse_keyfile(GKeyFile *f, const char *path, const char *text, EcSettings *settings,
-		sd_bus_error *ret_error)
-{
-	int r = check_groups(f, path, ret_error);
-
-	if (r < 0)
-		return r;
-	g_auto(GStrv) keys = g_key_file_get_keys(f, GROUP, NULL, NULL);
-	for (char **key = keys; *key; key++) {
-		g_auto(sd_bus_error) error = SD_BUS_ERROR_NULL;
-		g_autofree char *value = g_key_file_get_value(f, GROUP, *key, NULL);
-
-		if (ec_settings_parse(settings, *key, value, &error) < 0)
-			return locate(path, line_of(text, GROUP, *key), &error, ret_error);
-	}
-	return 0;
-}
-
-static int read_text(const char *path, char **ret, sd_bus_error *ret_error)
-{
-	g_autoptr(GError) problem = NULL;
-	g_autofree char *text = NULL;
-	struct stat st;
-	gsize n;
-
-	if (stat(path, &st) < 0 || !S_ISREG(st.st_mode) || st.st_size > 256L * 1024)
-		return ec_error(ret_error, EC_ERROR_INVALID_SETTING,
-				"%s: allowed is a regular file of at most 256 KiB", path);
-	if (!g_file_get_contents(path, &text, &n, &problem))
-		return ec_error(ret_error, EC_ERROR_INVALID_SETTING, "%s", problem->message);
-	if (strlen(text) != n)
-		return ec_error(ret_error, EC_ERROR_INVALID_SETTING, "%s: contains a null byte",
-				path);
-	*ret = g_steal_pointer(&text);
-	return 0;
-}
-
 static int read_keyfile(
 		const char *path, const char *name, EcSettings **ret, sd_bus_error *ret_error)
 {
 	g_autoptr(EcSettings) settings = ec_settings_new();
-	g_autoptr(GKeyFile) f = g_key_file_new();
 	g_auto(sd_bus_error) error = SD_BUS_ERROR_NULL;
-	g_autoptr(GError) problem = NULL;
-	g_autofree char *text = NULL;
-	int r = read_text(path, &text, ret_error);
+	g_autoptr(EcKeyfile) f = NULL;
+	int r = ec_keyfile_read(path, &f, ret_error);
 
-	if (r < 0)
-		return r;
-	if (!g_key_file_load_from_data(f, text, (gsize)-1, G_KEY_FILE_NONE, &problem)) {
-		(void)ec_error(&error, EC_ERROR_INVALID_SETTING, "%s",
-				g_utf8_validate(text, -1, NULL) ? problem->message
-								: "is not UTF-8 text");
-		return locate(path, line_of(text, GROUP, NULL), &error, ret_error);
-	}
-	r = parse_keyfile(f, path, text, settings, ret_error);
-	if (r < 0)
-		return r;
-	if (settings->name && !g_str_equal(settings->name, name)) {
-		(void)ec_error(&error, EC_ERROR_INVALID_SETTING,
-				"name '%s': allowed is '%s', the name of the file", settings->name,
-				name);
-		return locate(path, line_of(text, GROUP, "name"), &error, ret_error);
-	}
-	r = ec_settings_parse(settings, "name", name, &error);
 	if (r >= 0)
-		r = ec_settings_verify(settings, &error);
+		r = check_groups(f, path, ret_error);
+	if (r >= 0)
+		r = ec_keyfile_parse(f, GROUP, settings, ret_error);
+	if (r >= 0)
+		r = ec_keyfile_parse_name(f, GROUP, settings, name, ret_error);
 	if (r < 0)
-		return locate(path, 0, &error, ret_error);
+		return r;
+	if (ec_settings_verify(settings, &error) < 0)
+		return ec_keyfile_refuse(f, NULL, NULL, &error, ret_error);
 	*ret = g_steal_pointer(&settings);
 	return 0;
-}
-
-static gint compare_names(gconstpointer a, gconstpointer b)
-{
-	return strcmp(*(const char *const *)a, *(const char *const *)b);
-}
-
-/* The names that a directory has keyfiles for, sorted. */
-static GPtrArray *names_in(const char *directory)
-{
-	GPtrArray *names = g_ptr_array_new_with_free_func(g_free);
-	g_autoptr(GDir) dir = g_dir_open(directory, 0, NULL);
-	const char *entry;
-
-	while (dir && (entry = g_dir_read_name(dir))) {
-		if (entry[0] != '.' && g_str_has_suffix(entry, SUFFIX))
-			g_ptr_array_add(names, g_strndup(entry, strlen(entry) - strlen(SUFFIX)));
-	}
-	g_ptr_array_sort(names, compare_names);
-	return names;
-}
-
-/* Said, not passed over in silence: this build knows tunnels only. */
-static void report_listeners(const EcStore *s, const EcStoreReader *reader)
-{
-	g_autoptr(GPtrArray) names = names_in(s->listeners);
-
-	for (guint i = 0; i < names->len; i++) {
-		const char *name = g_ptr_array_index(names, i);
-		g_autofree char *sentence = g_strdup_printf(
-				"%s/%s" SUFFIX ": this build has no listeners", s->listeners, name);
-		reader->broken(NULL, sentence, reader->userdata);
-	}
 }
 
 void ec_store_read_tunnels(EcStore *s, const EcStoreReader *reader)
@@ -263,7 +131,7 @@ void ec_store_read_tunnels(EcStore *s, const EcStoreReader *reader)
 	for (EcOrigin origin = 0; origin < _EC_ORIGIN_MAX; origin++) {
 		if (!s->tunnels[origin])
 			continue;
-		g_autoptr(GPtrArray) names = names_in(s->tunnels[origin]);
+		g_autoptr(GPtrArray) names = ec_keyfiles_in(s->tunnels[origin]);
 		for (guint i = 0; i < names->len; i++) {
 			const char *name = g_ptr_array_index(names, i);
 			g_auto(sd_bus_error) error = SD_BUS_ERROR_NULL;
@@ -278,74 +146,20 @@ void ec_store_read_tunnels(EcStore *s, const EcStoreReader *reader)
 				reader->broken(name, error.message, reader->userdata);
 		}
 	}
-	report_listeners(s, reader);
 }
 
 /* Writing */
 
-static int write_file(const char *path, const char *text, GFileSetContentsFlags flags, int mode,
-		sd_bus_error *ret_error)
+static void put(GKeyFile *f, gconstpointer settings)
 {
-	g_autoptr(GError) problem = NULL;
-
-	if (g_file_set_contents_full(path, text, -1, flags, mode, &problem))
-		return 0;
-	(void)ec_error(ret_error, SD_BUS_ERROR_FAILED, "%s", problem->message);
-	return -EIO;
-}
-
-/* In the runtime directory: whole or not at all, but nothing there outlives a power cut, so nothing
- * is waited for. */
-static int write_quickly(const char *path, const char *text, sd_bus_error *ret_error)
-{
-	g_autofree char *temporary = g_strconcat(path, ".new", NULL);
-	int r = write_file(temporary, text, G_FILE_SET_CONTENTS_NONE, 0644, ret_error);
-
-	if (r >= 0 && g_rename(temporary, path) < 0) {
-		r = -errno;
-		(void)ec_error(ret_error, SD_BUS_ERROR_FAILED, "cannot write %s: %s", path,
-				g_strerror(-r));
-	}
-	return r;
-}
-
-static void set_keys(GKeyFile *f, const EcSettings *settings)
-{
-	bool anew = !g_key_file_has_group(f, GROUP);
-	size_t n;
-	const EcSetting *table = ec_settings_table(&n);
-
-	for (size_t i = 0; i < n; i++) {
-		bool own_name = g_str_equal(table[i].key, "name"); /* the file's name says it */
-
-		if (!own_name && ec_settings_is_given(settings, &table[i]) &&
-				!(table[i].flags & EC_SETTING_SECRET)) {
-			g_autofree char *text = ec_settings_text(settings, &table[i]);
-			g_key_file_set_value(f, GROUP, table[i].key, text);
-		} else if (!anew) {
-			(void)g_key_file_remove_key(f, GROUP, table[i].key, NULL);
-		}
-	}
+	ec_keyfile_put(f, GROUP, settings);
 }
 
 int ec_store_save(EcStore *s, const EcSettings *settings, EcOrigin origin, sd_bus_error *ret_error)
 {
 	g_autofree char *path = file_of(s, origin, settings->name);
-	g_autoptr(GKeyFile) f = g_key_file_new();
-	g_autoptr(GError) problem = NULL;
-	bool durable = origin == EC_ORIGIN_CONFIG;
 
-	if (durable && g_file_test(path, G_FILE_TEST_EXISTS) &&
-			!g_key_file_load_from_file(f, path, G_KEY_FILE_KEEP_COMMENTS, &problem))
-		return ec_error(ret_error, EC_ERROR_EXISTS,
-				"%s is there and cannot be read (%s); mend it or remove it", path,
-				problem->message);
-	set_keys(f, settings);
-	g_autofree char *text = g_key_file_to_data(f, NULL, NULL);
-	/* An empty group would not be written, and a keyfile needs one. */
-	const char *content = g_key_file_has_group(f, GROUP) ? text : "[" GROUP "]\n";
-	return durable ? write_file(path, content, DURABLE, 0644, ret_error)
-		       : write_quickly(path, content, ret_error);
+	return ec_keyfile_save(path, put, settings, GROUP, origin == EC_ORIGIN_CONFIG, ret_error);
 }
 
 static void sync_directory(const char *path)
@@ -358,11 +172,11 @@ static void sync_directory(const char *path)
 	}
 }
 
-int ec_store_remove(EcStore *s, const char *name, EcOrigin origin, sd_bus_error *ret_error)
+int ec_store_unlink(char *const *directories, EcOrigin origin, const char *name,
+		sd_bus_error *ret_error)
 {
-	g_autofree char *path = file_of(s, origin, name);
-	g_autofree char *key = g_build_filename(s->keys, name, NULL);
-	g_autofree char *record = g_build_filename(s->records, name, NULL);
+	g_autofree char *path =
+			g_strdup_printf("%s/%s" EC_KEYFILE_SUFFIX, directories[origin], name);
 
 	if (origin == EC_ORIGIN_VENDOR)
 		return ec_error(ret_error, EC_ERROR_REFUSED,
@@ -376,7 +190,18 @@ int ec_store_remove(EcStore *s, const char *name, EcOrigin origin, sd_bus_error 
 		return r;
 	}
 	if (origin == EC_ORIGIN_CONFIG)
-		sync_directory(s->tunnels[origin]);
+		sync_directory(directories[origin]);
+	return 0;
+}
+
+int ec_store_remove(EcStore *s, const char *name, EcOrigin origin, sd_bus_error *ret_error)
+{
+	g_autofree char *key = g_build_filename(s->keys, name, NULL);
+	g_autofree char *record = g_build_filename(s->records, name, NULL);
+	int r = ec_store_unlink(s->tunnels, origin, name, ret_error);
+
+	if (r < 0)
+		return r;
 	(void)unlink(key);
 	(void)unlink(record);
 	return 0;
@@ -386,7 +211,25 @@ int ec_store_set_key(EcStore *s, const char *name, const char *key, sd_bus_error
 {
 	g_autofree char *path = g_build_filename(s->keys, name, NULL);
 
-	return write_file(path, key, DURABLE, 0600, ret_error);
+	return ec_file_write(path, key, 0600, ret_error);
+}
+
+int ec_store_get_key(EcStore *s, const char *name, uint8_t ret[static 32])
+{
+	g_autofree char *path = g_build_filename(s->keys, name, NULL);
+	g_autoptr(GError) problem = NULL;
+	g_autofree char *text = NULL;
+	gsize n = 0, size = 0;
+
+	if (!g_file_get_contents(path, &text, &n, &problem))
+		return g_error_matches(problem, G_FILE_ERROR, G_FILE_ERROR_NOENT) ? 0 : -EIO;
+	g_autofree guchar *bytes = g_base64_decode(text, &size);
+	bool good = size == 32;
+	if (good)
+		memcpy(ret, bytes, 32);
+	explicit_bzero(text, n);
+	explicit_bzero(bytes, size);
+	return good ? 1 : -EBADMSG;
 }
 
 /* Records: the words "up" or "down" and "attached". */
@@ -412,7 +255,7 @@ void ec_store_set_record(EcStore *s, const char *name, EcRecord record)
 			record.attached ? " attached" : "");
 
 	if (record.known)
-		(void)write_quickly(path, text, NULL);
+		(void)ec_file_write_quickly(path, text, NULL);
 	else
 		(void)unlink(path);
 }
@@ -446,7 +289,7 @@ void ec_store_machine_seed(EcStore *s, uint8_t ret[static 32])
 		seed = g_malloc0(33);
 		for (unsigned i = 0; i < 16; i++)
 			g_snprintf(seed + (size_t)2 * i, 3, "%02x", random[i]);
-		(void)write_file(path, seed, DURABLE, 0600, NULL);
+		(void)ec_file_write(path, seed, 0600, NULL);
 	}
 	/* A cloned disk has the same seed; its machine-id is made anew by a proper clone. */
 	if (g_file_get_contents("/etc/machine-id", &machine, NULL, NULL))

@@ -4,12 +4,15 @@
 #include "settings.h"
 
 /*
- * What the daemon keeps in files: one keyfile per tunnel, one key file per tunnel, and in the
+ * What the daemon keeps in files: one keyfile per tunnel and per listener, their keys, and in the
  * runtime directory what must survive a crash of the daemon but not a reboot.
+ *
+ * Keys are STATE/keys/TUNNEL, STATE/keys/listener:LISTENER and STATE/keys/listener:LISTENER:PEER;
+ * no name has a colon. Records of listeners are called as their keys.
  */
 typedef struct EcStore EcStore;
 
-/* Where a tunnel's keyfile lives; the first directory that has NAME.conf wins. */
+/* Where a keyfile lives; the first directory that has NAME.conf wins. */
 typedef enum EcOrigin {
 	EC_ORIGIN_CONFIG,  /* --config-dir, /etc/ethercord: persistent, written by us and by hand */
 	EC_ORIGIN_RUNTIME, /* --runtime-dir, /run/ethercord: gone after a reboot */
@@ -17,7 +20,7 @@ typedef enum EcOrigin {
 	_EC_ORIGIN_MAX,
 } EcOrigin;
 
-/* What a tunnel was doing, for the next start of the daemon. */
+/* What a tunnel or listener was doing, for the next start of the daemon. */
 typedef struct EcRecord {
 	bool known;    /* there is a record: otherwise autostart decides */
 	bool wanted;   /* Activate, not Deactivate, was last */
@@ -48,6 +51,31 @@ int ec_store_remove(EcStore *s, const char *name, EcOrigin origin, sd_bus_error 
 
 /* key: base64 as in the setting. The file is 0600 and durable. */
 int ec_store_set_key(EcStore *s, const char *name, const char *key, sd_bus_error *ret_error);
+/* 1 and the key; 0 when there is none; -errno when it cannot be read or is no key. */
+int ec_store_get_key(EcStore *s, const char *name, uint8_t ret[static 32]);
+
+/* Listeners: store-listeners.c. peers: name -> EcSettings of EC_SCOPE_PEER. */
+typedef struct EcStoreListenerReader {
+	/* Takes both over. */
+	void (*listener)(EcSettings *settings, GHashTable *peers, EcOrigin origin, void *userdata);
+	void (*broken)(const char *name, const char *sentence, void *userdata);
+	void *userdata;
+} EcStoreListenerReader;
+
+void ec_store_read_listeners(EcStore *s, const EcStoreListenerReader *reader);
+int ec_store_save_listener(EcStore *s, const EcSettings *settings, GHashTable *peers,
+		EcOrigin origin, sd_bus_error *ret_error);
+/* Forgets everything about a listener, its peers' keys, too. */
+int ec_store_remove_listener(
+		EcStore *s, const char *name, EcOrigin origin, sd_bus_error *ret_error);
+/* As those of tunnels; peer NULL: of the listener itself. */
+int ec_store_set_listener_key(EcStore *s, const char *listener, const char *peer, const char *key,
+		sd_bus_error *ret_error);
+int ec_store_get_listener_key(
+		EcStore *s, const char *listener, const char *peer, uint8_t ret[static 32]);
+void ec_store_forget_listener_key(EcStore *s, const char *listener, const char *peer);
+/* The name of a listener's record for ec_store_get_record() and the others. Free it. */
+char *ec_store_listener_record(const char *listener);
 
 EcRecord ec_store_get_record(EcStore *s, const char *name);
 /* With known false the record is removed. */
