@@ -23,6 +23,15 @@ static const struct Method {
 	{ EC_BUS_MANAGER, "RemoveTunnels", manage, NULL, ec_manager_bus_remove_tunnels },
 	{ EC_BUS_MANAGER, "Reload", manage, NULL, ec_manager_bus_reload },
 	{ EC_BUS_MANAGER, "Diagnose", diagnose, NULL, ec_manager_bus_diagnose },
+	{ EC_BUS_MANAGER, "AddListener", manage, manage_and_bridge, ec_manager_bus_add_listener },
+	{ EC_BUS_MANAGER, "GetListener", diagnose, NULL, ec_manager_bus_get_listener },
+	{ EC_BUS_LISTENER, "Activate", activate, NULL, ec_listener_bus_activate },
+	{ EC_BUS_LISTENER, "Deactivate", activate, NULL, ec_listener_bus_deactivate },
+	{ EC_BUS_LISTENER, "Update", manage, manage_and_bridge, ec_listener_bus_update },
+	{ EC_BUS_LISTENER, "Remove", manage, NULL, ec_listener_bus_remove },
+	{ EC_BUS_LISTENER, "SetPeer", manage, manage_and_bridge, ec_listener_bus_set_peer },
+	{ EC_BUS_LISTENER, "RemovePeer", manage, NULL, ec_listener_bus_remove_peer },
+	{ EC_BUS_LISTENER, "SetKey", manage, NULL, ec_listener_bus_set_key },
 	{ EC_BUS_TUNNEL, "Activate", activate, NULL, ec_tunnel_bus_activate },
 	{ EC_BUS_TUNNEL, "Deactivate", activate, NULL, ec_tunnel_bus_deactivate },
 	{ EC_BUS_TUNNEL, "Update", manage, manage_and_bridge, ec_tunnel_bus_update },
@@ -40,20 +49,55 @@ static const struct Method *find_method(sd_bus_message *call)
 	return NULL;
 }
 
-/* Looks into the first argument, a{sv}, and leaves the message as it was. */
-static bool names_lan(sd_bus_message *call)
+/* Settings at the cursor, a{sv}. What cannot be read is found out later, by who reads it. */
+static bool settings_name_lan(sd_bus_message *call)
 {
 	bool found = false;
 	const char *key;
 
-	if (sd_bus_message_enter_container(call, 'a', "{sv}") > 0) {
-		while (sd_bus_message_enter_container(call, 'e', "sv") > 0 &&
-				sd_bus_message_read_basic(call, 's', &key) > 0) {
-			found = found || g_str_equal(key, "bridge") || g_str_equal(key, "attach");
-			if (sd_bus_message_skip(call, "v") < 0 ||
-					sd_bus_message_exit_container(call) < 0)
-				break;
-		}
+	if (sd_bus_message_enter_container(call, 'a', "{sv}") <= 0)
+		return false;
+	while (sd_bus_message_enter_container(call, 'e', "sv") > 0 &&
+			sd_bus_message_read_basic(call, 's', &key) > 0) {
+		found = found || g_str_equal(key, "bridge") || g_str_equal(key, "attach");
+		if (sd_bus_message_skip(call, "v") < 0 || sd_bus_message_exit_container(call) < 0)
+			return true;
+	}
+	(void)sd_bus_message_exit_container(call);
+	return found;
+}
+
+/* Settings by name, a{sa{sv}}. */
+static bool peers_name_lan(sd_bus_message *call)
+{
+	bool found = false;
+
+	if (sd_bus_message_enter_container(call, 'a', "{sa{sv}}") <= 0)
+		return false;
+	while (sd_bus_message_enter_container(call, 'e', "sa{sv}") > 0 &&
+			sd_bus_message_skip(call, "s") >= 0) {
+		found = settings_name_lan(call) || found;
+		if (sd_bus_message_exit_container(call) < 0)
+			return true;
+	}
+	(void)sd_bus_message_exit_container(call);
+	return found;
+}
+
+/* Looks into all settings among the arguments and leaves the message as it was. */
+static bool names_lan(sd_bus_message *call)
+{
+	const char *contents;
+	bool found = false;
+	char type;
+
+	while (!found && sd_bus_message_peek_type(call, &type, &contents) > 0) {
+		if (type == 'a' && g_str_equal(contents, "{sv}"))
+			found = settings_name_lan(call);
+		else if (type == 'a' && g_str_equal(contents, "{sa{sv}}"))
+			found = peers_name_lan(call);
+		else if (sd_bus_message_skip(call, (char[]){ type, '\0' }) < 0)
+			break;
 	}
 	(void)sd_bus_message_rewind(call, true);
 	return found;
@@ -80,14 +124,16 @@ int ec_bus_method(sd_bus_message *call, void *userdata, sd_bus_error *ret_error)
 {
 	const struct Method *method = find_method(call);
 	EcBus *b = userdata;
-	g_autofree char *tunnel = NULL;
+	g_autofree char *name = NULL;
 
 	if (!method)
 		return ec_error(ret_error, EC_ERROR_NOT_AUTHORIZED,
 				"this method has no rule that allows it");
-	(void)sd_bus_path_decode(sd_bus_message_get_path(call), EC_BUS_TUNNEL_PATH, &tunnel);
+	const char *path = sd_bus_message_get_path(call);
+	if (sd_bus_path_decode(path, EC_BUS_TUNNEL_PATH, &name) <= 0)
+		(void)sd_bus_path_decode(path, EC_BUS_LISTENER_PATH, &name);
 	bool lan = method->lan_actions && names_lan(call);
-	ec_polkit_ask(b->polkit, call, lan ? method->lan_actions : method->actions, tunnel,
+	ec_polkit_ask(b->polkit, call, lan ? method->lan_actions : method->actions, name,
 			on_verdict, b);
 	return 1;
 }
@@ -122,6 +168,14 @@ char *ec_bus_tunnel_path(const EcTunnel *t)
 	return path;
 }
 
+char *ec_bus_listener_path(const EcListener *l)
+{
+	char *path = NULL;
+
+	(void)sd_bus_path_encode(EC_BUS_LISTENER_PATH, ec_listener_name(l), &path);
+	return path;
+}
+
 char *ec_bus_underlay_path(const EcUnderlay *u)
 {
 	char *path = NULL;
@@ -150,6 +204,8 @@ int ec_bus_new(sd_bus *bus, EcManager *m, EcBus **ret)
 	if (r >= 0)
 		r = ec_tunnel_bus_export(b);
 	if (r >= 0)
+		r = ec_listener_bus_export(b);
+	if (r >= 0)
 		r = ec_underlay_bus_export(b);
 	if (r < 0) {
 		(void)ec_bus_free(b);
@@ -170,6 +226,12 @@ int ec_bus_new(sd_bus *bus, EcManager *m, EcBus **ret)
 		.userdata = b,
 	};
 	ec_underlays_observe(m->underlays, &underlays);
+	ec_listener_observe(&(const EcListenerObserver){
+			.added = ec_listener_bus_added,
+			.removed = ec_listener_bus_removed,
+			.changed = ec_listener_bus_changed,
+			.userdata = b,
+	});
 	*ret = b;
 	return 0;
 }
@@ -180,6 +242,7 @@ EcBus *ec_bus_free(EcBus *b)
 		return NULL;
 	b->manager->observer = (EcManagerObserver){ 0 };
 	ec_underlays_observe(b->manager->underlays, &(const EcUnderlaysObserver){ 0 });
+	ec_listener_observe(&(const EcListenerObserver){ 0 });
 	(void)ec_polkit_free(b->polkit);
 	g_ptr_array_unref(b->unanswered);
 	g_free(b);

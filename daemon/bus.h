@@ -8,8 +8,10 @@
 #define EC_BUS_PATH "/org/ethercord1"
 #define EC_BUS_MANAGER EC_BUS_NAME ".Manager"
 #define EC_BUS_TUNNEL EC_BUS_NAME ".Tunnel"
+#define EC_BUS_LISTENER EC_BUS_NAME ".Listener"
 #define EC_BUS_UNDERLAY EC_BUS_NAME ".Underlay"
 #define EC_BUS_TUNNEL_PATH EC_BUS_PATH "/tunnel"
+#define EC_BUS_LISTENER_PATH EC_BUS_PATH "/listener"
 #define EC_BUS_UNDERLAY_PATH EC_BUS_PATH "/underlay"
 
 /* The D-Bus face of the daemon: one per process. */
@@ -34,6 +36,7 @@ int ec_bus_reply_flushed(EcBus *b, sd_bus_message *call);
 
 /* Free these. */
 char *ec_bus_tunnel_path(const EcTunnel *t);
+char *ec_bus_listener_path(const EcListener *l);
 char *ec_bus_underlay_path(const EcUnderlay *u);
 
 /* A method, after authorisation: reads its arguments, does, replies. -errno or an error: the caller
@@ -42,6 +45,8 @@ typedef int (*EcMethod)(EcBus *b, sd_bus_message *call, sd_bus_error *ret_error)
 
 int ec_manager_bus_export(EcBus *b);
 int ec_manager_bus_add_tunnel(EcBus *b, sd_bus_message *call, sd_bus_error *ret_error);
+int ec_manager_bus_add_listener(EcBus *b, sd_bus_message *call, sd_bus_error *ret_error);
+int ec_manager_bus_get_listener(EcBus *b, sd_bus_message *call, sd_bus_error *ret_error);
 int ec_manager_bus_get_tunnel(EcBus *b, sd_bus_message *call, sd_bus_error *ret_error);
 int ec_manager_bus_remove_tunnels(EcBus *b, sd_bus_message *call, sd_bus_error *ret_error);
 int ec_manager_bus_reload(EcBus *b, sd_bus_message *call, sd_bus_error *ret_error);
@@ -56,6 +61,20 @@ int ec_tunnel_bus_set_key(EcBus *b, sd_bus_message *call, sd_bus_error *ret_erro
 void ec_tunnel_bus_added(EcTunnel *t, void *userdata);
 void ec_tunnel_bus_removed(EcTunnel *t, void *userdata);
 void ec_tunnel_bus_changed(EcTunnel *t, unsigned properties, void *userdata);
+
+int ec_listener_bus_export(EcBus *b);
+int ec_listener_bus_activate(EcBus *b, sd_bus_message *call, sd_bus_error *ret_error);
+int ec_listener_bus_deactivate(EcBus *b, sd_bus_message *call, sd_bus_error *ret_error);
+int ec_listener_bus_update(EcBus *b, sd_bus_message *call, sd_bus_error *ret_error);
+int ec_listener_bus_remove(EcBus *b, sd_bus_message *call, sd_bus_error *ret_error);
+int ec_listener_bus_set_peer(EcBus *b, sd_bus_message *call, sd_bus_error *ret_error);
+int ec_listener_bus_remove_peer(EcBus *b, sd_bus_message *call, sd_bus_error *ret_error);
+int ec_listener_bus_set_key(EcBus *b, sd_bus_message *call, sd_bus_error *ret_error);
+/* Reads a name and an a{sv} at the message's cursor over the peers. */
+int ec_listener_bus_read_peer(sd_bus_message *call, GHashTable *peers, sd_bus_error *ret_error);
+void ec_listener_bus_added(EcListener *l, void *userdata);
+void ec_listener_bus_removed(EcListener *l, void *userdata);
+void ec_listener_bus_changed(EcListener *l, unsigned properties, void *userdata);
 
 int ec_underlay_bus_export(EcBus *b);
 void ec_underlay_bus_added(EcUnderlay *u, void *userdata);

@@ -49,6 +49,58 @@ int ec_manager_bus_add_tunnel(EcBus *b, sd_bus_message *call, sd_bus_error *ret_
 	return sd_bus_reply_method_return(call, "o", path);
 }
 
+static int read_peers(sd_bus_message *call, GHashTable *peers, sd_bus_error *ret_error)
+{
+	int r = sd_bus_message_enter_container(call, 'a', "{sa{sv}}");
+
+	while (r >= 0 && (r = sd_bus_message_enter_container(call, 'e', "sa{sv}")) > 0) {
+		r = ec_listener_bus_read_peer(call, peers, ret_error);
+		if (r >= 0)
+			r = sd_bus_message_exit_container(call);
+	}
+	return r < 0 ? r : sd_bus_message_exit_container(call);
+}
+
+int ec_manager_bus_add_listener(EcBus *b, sd_bus_message *call, sd_bus_error *ret_error)
+{
+	g_autoptr(EcSettings) settings = ec_settings_new_for(EC_SCOPE_LISTENER);
+	g_autoptr(GHashTable) peers = ec_settings_peers_new();
+	bool persist = false, activate = false;
+	EcListener *l;
+	int r = ec_settings_read(settings, call, ret_error);
+
+	(void)sd_bus_message_sensitive(call);
+	if (r >= 0)
+		r = read_peers(call, peers, ret_error);
+	if (r >= 0)
+		r = read_flags(call, &persist, &activate, ret_error);
+	if (r >= 0)
+		r = ec_manager_add_listener(b->manager, g_steal_pointer(&settings),
+				g_steal_pointer(&peers),
+				persist ? EC_ORIGIN_CONFIG : EC_ORIGIN_RUNTIME, activate, &l,
+				ret_error);
+	if (r < 0)
+		return r;
+	g_autofree char *path = ec_bus_listener_path(l);
+	return sd_bus_reply_method_return(call, "o", path);
+}
+
+int ec_manager_bus_get_listener(EcBus *b, sd_bus_message *call, sd_bus_error *ret_error)
+{
+	const char *name;
+	int r = sd_bus_message_read_basic(call, 's', &name);
+
+	if (r < 0)
+		return r;
+	const EcListener *l = ec_manager_find_listener(b->manager, name);
+	if (!l)
+		return ec_error(ret_error, EC_ERROR_NO_SUCH_LISTENER,
+				"there is no listener '%.64s'",
+				ec_text_is_clean(name) ? name : "?");
+	g_autofree char *path = ec_bus_listener_path(l);
+	return sd_bus_reply_method_return(call, "o", path);
+}
+
 static EcTunnel *find_tunnel(EcBus *b, const char *name, sd_bus_error *ret_error)
 {
 	EcTunnel *t = ec_manager_find(b->manager, name);
@@ -230,6 +282,11 @@ static const sd_bus_vtable vtable[] = {
 	SD_BUS_METHOD_WITH_ARGS("AddTunnel", SD_BUS_ARGS("a{sv}", settings, "s", flags),
 			SD_BUS_RESULT("o", tunnel), ec_bus_method, SD_BUS_VTABLE_UNPRIVILEGED),
 	SD_BUS_METHOD_WITH_ARGS("GetTunnel", SD_BUS_ARGS("s", name), SD_BUS_RESULT("o", tunnel),
+			ec_bus_method, SD_BUS_VTABLE_UNPRIVILEGED),
+	SD_BUS_METHOD_WITH_ARGS("AddListener",
+			SD_BUS_ARGS("a{sv}", settings, "a{sa{sv}}", peers, "s", flags),
+			SD_BUS_RESULT("o", listener), ec_bus_method, SD_BUS_VTABLE_UNPRIVILEGED),
+	SD_BUS_METHOD_WITH_ARGS("GetListener", SD_BUS_ARGS("s", name), SD_BUS_RESULT("o", listener),
 			ec_bus_method, SD_BUS_VTABLE_UNPRIVILEGED),
 	SD_BUS_METHOD_WITH_ARGS("RemoveTunnels", SD_BUS_ARGS("as", names), SD_BUS_NO_RESULT,
 			ec_bus_method, SD_BUS_VTABLE_UNPRIVILEGED),

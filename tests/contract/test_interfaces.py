@@ -9,7 +9,7 @@ import dbus
 import pytest
 
 import ethercord
-from ethercord import (DAEMON, FAR, MANAGER, NAME, NEAR, OBJECT_MANAGER, PATH, PROPERTIES, ROOT,
+from ethercord import (DAEMON, FAR, LISTENER, MANAGER, NAME, NEAR, OBJECT_MANAGER, PATH, PROPERTIES, ROOT,
                        TUNNEL, UNDERLAY, Client, refused, tunnel_path, wait_until)
 
 EMITS = "org.freedesktop.DBus.Property.EmitsChangedSignal"
@@ -41,10 +41,12 @@ def introspect(client, path):
     return client.call(path, "org.freedesktop.DBus.Introspectable", "Introspect")
 
 
-@pytest.mark.parametrize("interface", [MANAGER, TUNNEL, UNDERLAY])
+@pytest.mark.parametrize("interface", [MANAGER, TUNNEL, UNDERLAY, LISTENER])
 def test_introspection_is_the_contract(sites, interface):
     sites.tunnel()
-    path = {MANAGER: PATH, TUNNEL: tunnel_path("t1"), UNDERLAY: f"{PATH}/underlay/any"}[interface]
+    sites.client.listen("l1", flags="")
+    path = {MANAGER: PATH, TUNNEL: tunnel_path("t1"), UNDERLAY: f"{PATH}/underlay/any",
+            LISTENER: f"{PATH}/listener/l1"}[interface]
     live = interfaces(introspect(sites.client, path))
     written = interfaces((ROOT / f"dbus/{interface}.xml").read_text())
     assert live[interface] == written[interface]
@@ -55,14 +57,16 @@ def test_introspection_is_the_contract(sites, interface):
 
 def test_every_contract_is_served(sites):
     names = {pathlib.Path(f).stem for f in (ROOT / "dbus").glob("org.ethercord1.*.xml")}
-    assert names == {MANAGER, TUNNEL, UNDERLAY}
+    assert names == {MANAGER, TUNNEL, UNDERLAY, LISTENER}
 
 
 def test_properties_have_their_types(sites):
     """GetAll gives exactly the properties of the contract."""
     sites.tunnel()
+    sites.client.listen("l1", flags="")
     for interface, path in ((MANAGER, PATH), (TUNNEL, tunnel_path("t1")),
-                            (UNDERLAY, f"{PATH}/underlay/any")):
+                            (UNDERLAY, f"{PATH}/underlay/any"),
+                            (LISTENER, f"{PATH}/listener/l1")):
         got = sites.client.connection.call_blocking(NAME, path, PROPERTIES, "GetAll", "s",
                                                     [interface])
         written = interfaces((ROOT / f"dbus/{interface}.xml").read_text())[interface]["properties"]

@@ -11,7 +11,8 @@ import dbus
 import pytest
 
 import ethercord
-from ethercord import ERROR, FAR, MANAGER, PATH, TUNNEL, tunnel_path, wait_until
+from ethercord import (ERROR, FAR, LISTENER, MANAGER, PATH, TUNNEL, listener_path, tunnel_path,
+                       wait_until)
 
 NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all")
 POLKIT, AUTHORITY = "org.freedesktop.PolicyKit1", "/org/freedesktop/PolicyKit1/Authority"
@@ -24,6 +25,8 @@ calls = json.loads(sys.argv[1])
 bus = dbus.bus.BusConnection(os.environ["DBUS_SYSTEM_BUS_ADDRESS"])
 def settings(d):
     kinds = {list: lambda v: dbus.Array(v, "s"), int: dbus.UInt32}
+    if any(isinstance(v, dict) for v in d.values()):
+        return dbus.Dictionary({k: settings(v) for k, v in d.items()}, "sa{sv}")
     return dbus.Dictionary({k: kinds.get(type(v), lambda v: v)(v) for k, v in d.items()}, "sv")
 for path, interface, member, signature, values in calls:
     values = [settings(v) if isinstance(v, dict) else v for v in values]
@@ -40,7 +43,13 @@ def settings(name, **more):
             "remote": [FAR], "id": 77, **more}
 
 
+def listens(peers=None, **more):
+    return (PATH, MANAGER, "AddListener", "a{sv}a{sa{sv}}s",
+            ({"name": "new", "underlay": "any", **more}, peers or {}, ""))
+
+
 ON = tunnel_path("t1")
+AT = listener_path("l1")
 # method: call, actions needed
 METHODS = {
     "AddTunnel": ((PATH, MANAGER, "AddTunnel", "a{sv}s", (settings("new"), "")), {"manage"}),
@@ -63,6 +72,24 @@ METHODS = {
                            {"manage", "bridge"}),
     "Remove": ((ON, TUNNEL, "Remove", "", ()), {"manage"}),
     "SetKey": ((ON, TUNNEL, "SetKey", "s", ("A" * 43 + "=",)), {"manage"}),
+    "AddListener": (listens(), {"manage"}),
+    "AddListener with a bridge": (listens(bridge="br0"), {"manage", "bridge"}),
+    "AddListener with a bridged peer": (
+        listens({"plain": {"mtu": 1400}, "a": {"mtu": 1400, "bridge": "br0"}}),
+        {"manage", "bridge"}),
+    "AddListener with a plain peer": (listens({"a": {"mtu": 1400}}), {"manage"}),
+    "GetListener": ((PATH, MANAGER, "GetListener", "s", ("l1",)), {"diagnose"}),
+    "Listener.Activate": ((AT, LISTENER, "Activate", "", ()), {"activate"}),
+    "Listener.Deactivate": ((AT, LISTENER, "Deactivate", "", ()), {"activate"}),
+    "Listener.Update": ((AT, LISTENER, "Update", "a{sv}", ({"mtu": 1300},)), {"manage"}),
+    "Listener.Update of a bridge": ((AT, LISTENER, "Update", "a{sv}", ({"bridge": "br0"},)),
+                                    {"manage", "bridge"}),
+    "Listener.Remove": ((AT, LISTENER, "Remove", "", ()), {"manage"}),
+    "SetPeer": ((AT, LISTENER, "SetPeer", "sa{sv}", ("b", {"mtu": 1300})), {"manage"}),
+    "SetPeer with a bridge": ((AT, LISTENER, "SetPeer", "sa{sv}", ("b", {"bridge": "br0"})),
+                              {"manage", "bridge"}),
+    "RemovePeer": ((AT, LISTENER, "RemovePeer", "s", ("anna",)), {"manage"}),
+    "Listener.SetKey": ((AT, LISTENER, "SetKey", "s", ("A" * 43 + "=",)), {"manage"}),
 }
 
 
@@ -85,8 +112,9 @@ class Mock:
 
 @pytest.fixture
 def guarded(lab, sites):
-    """Sites with a tunnel t1 that is up, and a polkit that allows nothing."""
+    """Sites with a tunnel t1 and a listener l1 that are up, and a polkit that allows nothing."""
     sites.tunnel()
+    sites.client.listen("l1", peers={"anna": {}})
     ethercord.bridge(sites.near)
     sites.polkit = Mock(lab, sites.bus)
     return sites
@@ -109,12 +137,12 @@ def picture(sites):
 def test_the_table_is_complete(guarded):
     """Every method that the daemon shows is in the table of this test."""
     shown = set()
-    for path, interface in ((PATH, MANAGER), (ON, TUNNEL)):
+    for path, interface in ((PATH, MANAGER), (ON, TUNNEL), (AT, LISTENER)):
         xml = guarded.client.call(path, "org.freedesktop.DBus.Introspectable", "Introspect")
         for i in ElementTree.fromstring(xml).findall("interface"):
             if i.get("name") == interface:
-                shown |= {m.get("name") for m in i.findall("method")}
-    assert shown == {key.split()[0] for key in METHODS}
+                shown |= {(interface, m.get("name")) for m in i.findall("method")}
+    assert shown == {call[1:3] for call, _ in METHODS.values()}
 
 
 def test_denied_by_default(guarded):
@@ -150,6 +178,7 @@ def test_looking_needs_no_leave(guarded):
 
 def test_polkit_absent(sites):
     sites.tunnel()
+    sites.client.listen("l1", peers={"anna": {}})
     before = picture(sites)
     for call, _ in METHODS.values():
         [(name, message)] = as_nobody(sites, call)

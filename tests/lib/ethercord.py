@@ -37,6 +37,7 @@ CTL = BUILD / "daemon/ctl/ethercordctl"
 NAME = "org.ethercord1"
 PATH = "/org/ethercord1"
 MANAGER, TUNNEL, UNDERLAY = f"{NAME}.Manager", f"{NAME}.Tunnel", f"{NAME}.Underlay"
+LISTENER = f"{NAME}.Listener"
 ERROR = f"{NAME}.Error."
 PROPERTIES = "org.freedesktop.DBus.Properties"
 OBJECT_MANAGER = "org.freedesktop.DBus.ObjectManager"
@@ -249,10 +250,10 @@ TYPES = collections.defaultdict(lambda: str, {
     "port": dbus.UInt16, "data-port": dbus.UInt16, "remote-data-port": dbus.UInt16,
     "bridge-create": dbus.Boolean, "link-loss-forwarding": dbus.Boolean,
     "autostart": dbus.Boolean})
-for _key in ("encapsulation", "address", "guard"):
+for _key in ("encapsulation", "address", "guard", "allow", "compat"):
     TYPES[_key] = TYPES["remote"]
 for _key in ("id", "mtu", "storm-limit", "keepalive-interval", "keepalive-timeout", "ttl", "dscp",
-             "fwmark"):
+             "fwmark", "max-peers"):
     TYPES[_key] = dbus.UInt32
 
 
@@ -292,6 +293,10 @@ def tunnel_path(name):
     return f"{PATH}/tunnel/{encode(name)}"
 
 
+def listener_path(name):
+    return f"{PATH}/listener/{encode(name)}"
+
+
 class Client:
     """A connection to the bus, and the daemon seen through it."""
 
@@ -323,6 +328,27 @@ class Client:
 
     def state(self, name):
         return self.get(name)["State"]
+
+    def listen(self, name, flags="activate", peers=None, **settings):
+        full = {"underlay": "any", **settings}
+        full = {k: v for k, v in full.items() if v is not None}
+        peers = dbus.Dictionary({k: typed(v) for k, v in (peers or {}).items()},
+                                signature="sa{sv}")
+        return self.call(PATH, MANAGER, "AddListener", "a{sv}a{sa{sv}}s",
+                         typed({"name": name, **full}), peers, flags)
+
+    def on_listener(self, name, member, signature="", *values):
+        return self.call(listener_path(name), LISTENER, member, signature, *values)
+
+    def set_peer(self, listener, peer, **settings):
+        return self.on_listener(listener, "SetPeer", "sa{sv}", peer, typed(settings))
+
+    def get_listener(self, name):
+        """All properties of a listener."""
+        return self.call(listener_path(name), PROPERTIES, "GetAll", "s", LISTENER)
+
+    def listeners(self):
+        return sorted(o[LISTENER]["Name"] for o in self.objects().values() if LISTENER in o)
 
     def objects(self):
         return self.call(PATH, OBJECT_MANAGER, "GetManagedObjects")
