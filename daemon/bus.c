@@ -215,6 +215,9 @@ int ec_bus_new(sd_bus *bus, EcManager *m, EcBus **ret)
 		.added = ec_tunnel_bus_added,
 		.removed = ec_tunnel_bus_removed,
 		.changed = ec_tunnel_bus_changed,
+		.listener_added = ec_listener_bus_added,
+		.listener_removed = ec_listener_bus_removed,
+		.listener_changed = ec_listener_bus_changed,
 		.flushed = on_flushed,
 		.userdata = b,
 	};
@@ -226,12 +229,6 @@ int ec_bus_new(sd_bus *bus, EcManager *m, EcBus **ret)
 		.userdata = b,
 	};
 	ec_underlays_observe(m->underlays, &underlays);
-	ec_listener_observe(&(const EcListenerObserver){
-			.added = ec_listener_bus_added,
-			.removed = ec_listener_bus_removed,
-			.changed = ec_listener_bus_changed,
-			.userdata = b,
-	});
 	*ret = b;
 	return 0;
 }
@@ -242,7 +239,6 @@ EcBus *ec_bus_free(EcBus *b)
 		return NULL;
 	b->manager->observer = (EcManagerObserver){ 0 };
 	ec_underlays_observe(b->manager->underlays, &(const EcUnderlaysObserver){ 0 });
-	ec_listener_observe(&(const EcListenerObserver){ 0 });
 	(void)ec_polkit_free(b->polkit);
 	g_ptr_array_unref(b->unanswered);
 	g_free(b);

@@ -9,18 +9,6 @@
 #include "log.h"
 #include "manager.h"
 
-static EcListenerObserver the_observer;
-
-const EcListenerObserver *ec_listener_observer(void)
-{
-	return &the_observer;
-}
-
-void ec_listener_observe(const EcListenerObserver *observer)
-{
-	the_observer = *observer;
-}
-
 const char *ec_listener_state_to_string(EcListenerState state)
 {
 	static const char *const word[] = { "down", "up", "failed" };
@@ -86,10 +74,10 @@ unsigned ec_listener_count(const EcListener *l)
 
 void ec_listener_signal(EcListener *l)
 {
-	const EcListenerObserver *o = &the_observer;
+	const EcManagerObserver *o = &l->manager->observer;
 
-	if (l->announced && l->changed && o->changed)
-		o->changed(l, l->changed, o->userdata);
+	if (l->announced && l->changed && o->listener_changed)
+		o->listener_changed(l, l->changed, o->userdata);
 	l->changed = 0;
 }
 

@@ -45,17 +45,6 @@ struct EcListener {
 	sd_event_source *signal;
 };
 
-/* As EcManagerObserver; one for all. */
-typedef struct EcListenerObserver {
-	void (*added)(EcListener *l, void *userdata);
-	void (*removed)(EcListener *l, void *userdata);
-	void (*changed)(EcListener *l, unsigned properties, void *userdata);
-	void *userdata;
-} EcListenerObserver;
-
-const EcListenerObserver *ec_listener_observer(void);
-void ec_listener_observe(const EcListenerObserver *observer);
-
 const char *ec_listener_state_to_string(EcListenerState state);
 
 /* Both take everything over; it is verified. State is down. */

@@ -94,10 +94,8 @@ static void announce(EcManager *m, EcListener *l)
 {
 	l->announced = true;
 	l->changed = 0;
-	const EcListenerObserver *o = ec_listener_observer();
-
-	if (o->added)
-		o->added(l, o->userdata);
+	if (m->observer.listener_added)
+		m->observer.listener_added(l, m->observer.userdata);
 }
 
 int ec_manager_load_listener(EcManager *m, EcSettings *settings, GHashTable *peers, EcOrigin origin,
@@ -227,9 +225,8 @@ int ec_manager_remove_listener(EcManager *m, EcListener *l, sd_bus_error *ret_er
 		return r;
 	l->wanted = false;
 	ec_answer_refresh(m->answer);
-	const EcListenerObserver *o = ec_listener_observer();
-	if (l->announced && o->removed)
-		o->removed(l, o->userdata);
+	if (l->announced && m->observer.listener_removed)
+		m->observer.listener_removed(l, m->observer.userdata);
 	l->announced = false;
 	g_hash_table_remove(m->listeners, ec_listener_name(l));
 	return 0;

@@ -214,10 +214,6 @@ void ec_manager_start(EcManager *m)
 	GHashTableIter i;
 	EcTunnel *t;
 
-	if (!m->listeners)
-		m->listeners = ec_manager_listeners_new();
-	if (!m->answer)
-		(void)ec_answer_new(m, &m->answer);
 	ec_underlays_rescan(m->underlays);
 	read_files(&l);
 	forget_records(&l);

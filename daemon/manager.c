@@ -9,6 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "control-answer.h"
 #include "log.h"
 #include "reconcile.h"
 
@@ -393,6 +394,10 @@ static int check_new(EcManager *m, const EcSettings *settings, sd_bus_error *ret
 	if (ec_manager_find(m, settings->name))
 		return ec_error(ret_error, EC_ERROR_EXISTS, "there is a tunnel %s already",
 				settings->name);
+	if (ec_manager_find_listener(m, settings->name))
+		return ec_error(ret_error, EC_ERROR_EXISTS,
+				"there is a listener %s already; a tunnel needs a name of its own",
+				settings->name);
 	if (g_hash_table_size(m->tunnels) >= m->config.max_tunnels)
 		return ec_error(ret_error, EC_ERROR_LIMIT_EXCEEDED,
 				"there are %u tunnels, as many as max-tunnels in ethercord.conf "
@@ -531,6 +536,14 @@ int ec_manager_remove(EcManager *m, EcTunnel *t, sd_bus_error *ret_error)
 
 bool ec_manager_is_idle(const EcManager *m)
 {
+	GHashTableIter i;
+	const EcListener *l;
+
+	g_hash_table_iter_init(&i, m->listeners);
+	while (g_hash_table_iter_next(&i, NULL, (gpointer *)&l)) {
+		if (l->wanted)
+			return false;
+	}
 	return g_hash_table_size(m->tunnels) == 0 && m->doomed->len == 0;
 }
 
@@ -592,6 +605,7 @@ int ec_manager_new(sd_event *event, sd_bus *bus, const EcConfig *config, EcManag
 	m->config = *config;
 	m->lock_fd = -1;
 	m->tunnels = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, free_tunnel);
+	m->listeners = ec_manager_listeners_new();
 	m->by_ifindex = g_hash_table_new(NULL, NULL);
 	m->doomed = g_array_new(false, false, sizeof(int));
 	m->capabilities = g_hash_table_new(NULL, NULL);
@@ -602,6 +616,8 @@ int ec_manager_new(sd_event *event, sd_bus *bus, const EcConfig *config, EcManag
 		take_lock(m);
 		r = open_kernel(m, ret_error);
 	}
+	if (r >= 0)
+		r = ec_answer_new(m, &m->answer);
 	if (r < 0) {
 		(void)ec_manager_free(m);
 		return r;
@@ -616,7 +632,9 @@ EcManager *ec_manager_free(EcManager *m)
 	if (!m)
 		return NULL;
 	m->observer = (EcManagerObserver){ 0 };
+	(void)ec_answer_free(m->answer);
 	g_hash_table_unref(m->tunnels);
+	g_hash_table_unref(m->listeners);
 	g_hash_table_unref(m->by_ifindex);
 	(void)ec_underlays_free(m->underlays);
 	(void)ec_guard_free(m->guard);

@@ -14,6 +14,9 @@ typedef struct EcManagerObserver {
 	void (*added)(EcTunnel *t, void *userdata);   /* after it is in the table */
 	void (*removed)(EcTunnel *t, void *userdata); /* before it leaves the table */
 	void (*changed)(EcTunnel *t, unsigned properties, void *userdata);
+	void (*listener_added)(EcListener *l, void *userdata);
+	void (*listener_removed)(EcListener *l, void *userdata);
+	void (*listener_changed)(EcListener *l, unsigned properties, void *userdata);
 	void (*flushed)(void *userdata); /* every interface to be deleted is gone */
 	void *userdata;
 } EcManagerObserver;

@@ -1,28 +1,25 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "control-answer.h"
 
-/* Until control-answer.c is there, which takes the place of these by its own. */
-#define WEAK __attribute__((weak))
-
 struct EcAnswer {
 	EcManager *manager;
 };
 
-WEAK int ec_answer_new(EcManager *m, EcAnswer **ret)
+int ec_answer_new(EcManager *m, EcAnswer **ret)
 {
 	*ret = g_new0(EcAnswer, 1);
 	(*ret)->manager = m;
 	return 0;
 }
 
-WEAK EcAnswer *ec_answer_free(EcAnswer *a)
+EcAnswer *ec_answer_free(EcAnswer *a)
 {
 	g_free(a);
 	return NULL;
 }
 
 /* Opens no port yet. */
-WEAK void ec_answer_refresh(EcAnswer *a)
+void ec_answer_refresh(EcAnswer *a)
 {
 	GHashTableIter i;
 	EcListener *l;
