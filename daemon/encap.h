@@ -24,6 +24,10 @@ typedef struct EcWire {
 	uint8_t tos; /* outer TOS / traffic class byte */
 	uint32_t fwmark;
 	bool fragment; /* frames above the path MTU go out in outer fragments */
+	/* There is a NAT between the ends: packets leave from data_port and no other, and remote
+	 * and remote_data_port, where the peer's packets come from, may change at any time. Not
+	 * with data_port 65535. */
+	bool nat;
 } EcWire;
 
 typedef enum EcEncapFlags {
@@ -57,6 +61,11 @@ typedef struct EcEncap {
 	/* Bytes that one frame grows by: outer IP header up to the inner IP header, so that
 	 * inner MTU = path MTU - overhead (underlay.md §5). */
 	unsigned (*overhead)(const EcWire *wire);
+
+	/* What the link needs besides fill() and that changes without touching it: ec_reconcile()
+	 * calls it when the link is as fill() says and has its index, before it comes up, and again
+	 * each time. Sends nothing when all is right. NULL in most kinds. -errno and an error. */
+	int (*settle)(const EcWire *wire, int ifindex, EcKernel *kernel, sd_bus_error *ret_error);
 
 	/* Effects around the link that the core makes from fill(); NULL in most kinds. up() undoes
 	 * itself on failure; down() undoes one up() and cannot fail. */

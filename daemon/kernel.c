@@ -3,7 +3,9 @@
 
 #include <errno.h>
 #include <linux/genetlink.h>
+#include <linux/if.h>
 #include <linux/if_link.h>
+#include <linux/neighbour.h>
 #include <linux/nl80211.h>
 #include <linux/rtnetlink.h>
 #include <netlink/genl/ctrl.h>
@@ -72,6 +74,14 @@ void ec_link_done(EcLink *link)
 	link->data = NULL;
 }
 
+static void parse_carrier(struct nlattr *const *tb, EcLink *link)
+{
+	uint8_t state = tb[IFLA_OPERSTATE] ? nla_get_u8(tb[IFLA_OPERSTATE]) : IF_OPER_UNKNOWN;
+	bool mode = tb[IFLA_LINKMODE] && nla_get_u8(tb[IFLA_LINKMODE]) == IF_LINK_MODE_DORMANT;
+
+	link->dormant = state == IF_OPER_DORMANT || (mode && state != IF_OPER_UP);
+}
+
 static void parse_stats(const struct nlattr *attr, EcLink *link)
 {
 	struct rtnl_link_stats64 st = { 0 };
@@ -108,6 +118,7 @@ int ec_link_parse(const struct nlmsghdr *h, EcLink *ret)
 		link.master = nla_get_s32(tb[IFLA_MASTER]);
 	if (tb[IFLA_ADDRESS] && nla_len(tb[IFLA_ADDRESS]) == 6)
 		memcpy(link.mac, nla_data(tb[IFLA_ADDRESS]), 6);
+	parse_carrier(tb, &link);
 	if (tb[IFLA_STATS64])
 		parse_stats(tb[IFLA_STATS64], &link);
 	if (tb[IFLA_LINKINFO] &&
@@ -266,6 +277,16 @@ static int put_no_autoconf(struct nl_msg *msg)
 	return 0;
 }
 
+/* The mode is what keeps the state when anything about the link changes. */
+static int put_carrier(struct nl_msg *msg, bool dormant)
+{
+	if (nla_put_u8(msg, IFLA_LINKMODE, dormant ? IF_LINK_MODE_DORMANT : IF_LINK_MODE_DEFAULT) <
+					0 ||
+			nla_put_u8(msg, IFLA_OPERSTATE, dormant ? IF_OPER_DORMANT : IF_OPER_UP) < 0)
+		return -ENOBUFS;
+	return 0;
+}
+
 static int put_change(struct nl_msg *msg, const EcLinkChange *c)
 {
 	if ((c->name && nla_put_string(msg, IFLA_IFNAME, c->name) < 0) ||
@@ -274,6 +295,7 @@ static int put_change(struct nl_msg *msg, const EcLinkChange *c)
 			(c->group && nla_put_u32(msg, IFLA_GROUP, c->group) < 0) ||
 			(c->alias && nla_put_string(msg, IFLA_IFALIAS, c->alias) < 0) ||
 			(c->master && nla_put_s32(msg, IFLA_MASTER, *c->master) < 0) ||
+			(c->dormant && put_carrier(msg, *c->dormant) < 0) ||
 			(c->no_ipv6_autoconf && put_no_autoconf(msg) < 0))
 		return -ENOBUFS;
 	return put_link_info(msg, c);
@@ -330,6 +352,116 @@ int ec_kernel_link_delete(EcKernel *k, int ifindex, sd_bus_error *ret_error)
 int ec_kernel_link_delete_group(EcKernel *k, uint32_t group, sd_bus_error *ret_error)
 {
 	return link_delete(k, 0, group, ret_error);
+}
+
+/* Forwarding database of VXLAN */
+
+typedef struct Remote {
+	EcAddress address;
+	uint16_t port;
+} Remote;
+
+typedef struct Remotes {
+	uint16_t own_port;
+	int ifindex;
+	GArray *list; /* Remote */
+} Remotes;
+
+static int take_remote(struct nlmsghdr *h, void *userdata)
+{
+	static const uint8_t zero[6];
+	Remotes *remotes = userdata;
+	struct nlattr *tb[NDA_MAX + 1];
+	Remote remote = { .port = remotes->own_port };
+
+	if (h->nlmsg_type != RTM_NEWNEIGH ||
+			nlmsg_parse(h, sizeof(struct ndmsg), tb, NDA_MAX, NULL) < 0)
+		return 0;
+	const struct ndmsg *ndm = nlmsg_data(h);
+	const struct nlattr *mac = tb[NDA_LLADDR], *to = tb[NDA_DST];
+	if (ndm->ndm_ifindex != remotes->ifindex || !(ndm->ndm_flags & NTF_SELF) || !mac || !to ||
+			nla_len(mac) != 6 || memcmp(nla_data(mac), zero, 6) != 0 ||
+			(nla_len(to) != 4 && nla_len(to) != 16))
+		return 0;
+	remote.address.family = nla_len(to) == 4 ? AF_INET : AF_INET6;
+	memcpy(remote.address.bytes, nla_data(to), (size_t)nla_len(to));
+	if (tb[NDA_PORT])
+		remote.port = ntohs(nla_get_u16(tb[NDA_PORT]));
+	g_array_append_val(remotes->list, remote);
+	return 0;
+}
+
+static int list_remotes(EcKernel *k, Remotes *remotes, sd_bus_error *ret_error)
+{
+	struct ifinfomsg ifi = { .ifi_family = AF_BRIDGE, .ifi_index = remotes->ifindex };
+	int r, tries = 0;
+	EcNetlinkAnswer a;
+
+	do {
+		g_autoptr(EcMessage) msg =
+				nlmsg_alloc_simple(RTM_GETNEIGH, NLM_F_REQUEST | NLM_F_DUMP);
+
+		if (!msg || nlmsg_append(msg, &ifi, sizeof(ifi), NLMSG_ALIGNTO) < 0)
+			return -ENOBUFS;
+		g_array_set_size(remotes->list, 0);
+		a = (EcNetlinkAnswer){ .on_message = take_remote, .userdata = remotes };
+		r = ec_netlink_exchange(k->route, msg, &a);
+	} while (r == -EINTR && ++tries < 3);
+	return r < 0 ? ec_netlink_fail(r, &a, ret_error, "cannot list where a VXLAN sends to") : 0;
+}
+
+static int change_remote(EcKernel *k, const Remotes *remotes, const Remote *remote, bool present,
+		sd_bus_error *ret_error)
+{
+	static const uint8_t zero[6];
+	struct ndmsg ndm = {
+		.ndm_family = AF_BRIDGE,
+		.ndm_ifindex = remotes->ifindex,
+		.ndm_state = NUD_NOARP | NUD_PERMANENT,
+		.ndm_flags = NTF_SELF,
+	};
+	/* The kernel replaces no default entry; it takes a second one. */
+	int flags = NLM_F_REQUEST | NLM_F_ACK | (present ? NLM_F_CREATE | NLM_F_APPEND : 0);
+	g_autoptr(EcMessage) msg = nlmsg_alloc_simple(present ? RTM_NEWNEIGH : RTM_DELNEIGH, flags);
+	EcNetlinkAnswer a = { 0 };
+	char text[INET6_ADDRSTRLEN];
+
+	if (!msg || nlmsg_append(msg, &ndm, sizeof(ndm), NLMSG_ALIGNTO) < 0 ||
+			nla_put(msg, NDA_LLADDR, sizeof(zero), zero) < 0 ||
+			nla_put(msg, NDA_DST, (int)ec_address_size(&remote->address),
+					remote->address.bytes) < 0 ||
+			nla_put_u16(msg, NDA_PORT, htons(remote->port)) < 0)
+		return -ENOBUFS;
+	int r = ec_netlink_exchange(k->route, msg, &a);
+	if (r >= 0 || (!present && r == -ENOENT))
+		return 0;
+	return ec_netlink_fail(r, &a, ret_error, "the kernel refused to send VXLAN to %s port %u",
+			ec_address_to_string(&remote->address, text), remote->port);
+}
+
+int ec_kernel_vxlan_remote_set(EcKernel *k, int ifindex, const EcAddress *address, uint16_t port,
+		uint16_t own_port, sd_bus_error *ret_error)
+{
+	g_autoptr(GArray) list = g_array_new(false, false, sizeof(Remote));
+	Remotes remotes = { .own_port = own_port, .ifindex = ifindex, .list = list };
+	const Remote wanted = { .address = *address, .port = port };
+	bool found = false;
+	int r = list_remotes(k, &remotes, ret_error);
+
+	for (guint i = 0; r >= 0 && i < list->len; i++) {
+		const Remote *have = &g_array_index(list, Remote, i);
+
+		found |= have->port == port && ec_address_equal(&have->address, address);
+	}
+	if (r >= 0 && !found)
+		r = change_remote(k, &remotes, &wanted, true, ret_error);
+	for (guint i = 0; r >= 0 && i < list->len; i++) {
+		const Remote *have = &g_array_index(list, Remote, i);
+
+		if (have->port != port || !ec_address_equal(&have->address, address))
+			r = change_remote(k, &remotes, have, false, ret_error);
+	}
+	return r;
 }
 
 /* Addresses and routes */

@@ -34,6 +34,7 @@ typedef struct EcLink {
 	uint32_t group;
 	int master; /* ifindex of the bridge, 0 = none */
 	uint8_t mac[6];
+	bool dormant; /* its carrier is off, or will be as soon as it is up */
 	uint64_t rx_packets, rx_bytes, rx_dropped, tx_packets, tx_bytes, tx_dropped;
 	struct nlattr *data; /* a copy of IFLA_INFO_DATA, or NULL */
 } EcLink;
@@ -71,6 +72,10 @@ typedef struct EcLinkChange {
 	const char *alias;
 	const int *master; /* ifindex, 0 = take off */
 	const bool *up;
+	/* true: no carrier, for kinds that have none of their own to switch: IFF_RUNNING drops, a
+	 * bridge disables the port; the state stays over down and up. Frames still go in and out of
+	 * the interface itself. */
+	const bool *dormant;
 	bool no_ipv6_autoconf; /* IFLA_INET6_ADDR_GEN_MODE none */
 } EcLinkChange;
 
@@ -80,6 +85,13 @@ int ec_kernel_link_set(EcKernel *k, const EcLinkChange *change, sd_bus_error *re
 int ec_kernel_link_delete(EcKernel *k, int ifindex, sd_bus_error *ret_error);
 /* Deletes every link of a group in one operation: one RCU grace period for all of them. */
 int ec_kernel_link_delete_group(EcKernel *k, uint32_t group, sd_bus_error *ret_error);
+
+/* Where a VXLAN interface without a remote sends all frames to: the one default entry (MAC zero) of
+ * its forwarding database. Sends nothing when that is so already; entries that lead elsewhere are
+ * removed after the new one is there, so no frame is lost. own_port: UDP port of the interface,
+ * which the kernel leaves out of its reports. */
+int ec_kernel_vxlan_remote_set(EcKernel *k, int ifindex, const EcAddress *remote, uint16_t port,
+		uint16_t own_port, sd_bus_error *ret_error);
 
 /* Adds or removes one interface address; adding what is there and removing what is not succeed. */
 int ec_kernel_address_set(EcKernel *k, int ifindex, const EcAddress *a, unsigned length,

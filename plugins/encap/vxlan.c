@@ -12,6 +12,11 @@
  * came from. It is never bound to a device: the kernel would cap its MTU there and delete it with
  * that device. DF stays unset: frames above the path MTU are fragmented, and an inner packet that
  * forbids that is answered with too-big by the kernel itself.
+ *
+ * Without a NAT the source port varies with the inner flow, as the RFC 7348 wants it. Behind one
+ * every packet has to leave from the data port: a range of ports with one member. The peer's
+ * address and port, which a NAT may change at any time, are then not the link's but its forwarding
+ * database's.
  */
 
 #define UDP_SIZE 8
@@ -24,7 +29,8 @@ static int fill_addresses(const EcWire *wire, struct nl_msg *m)
 	const EcAddress none = { 0 };
 	const EcAddress *local = wire->local.family == wire->remote.family ? &wire->local : &none;
 
-	if (nla_put(m, v6 ? IFLA_VXLAN_GROUP6 : IFLA_VXLAN_GROUP, size, wire->remote.bytes) < 0 ||
+	if ((!wire->nat && nla_put(m, v6 ? IFLA_VXLAN_GROUP6 : IFLA_VXLAN_GROUP, size,
+					   wire->remote.bytes) < 0) ||
 			nla_put(m, v6 ? IFLA_VXLAN_LOCAL6 : IFLA_VXLAN_LOCAL, size, local->bytes) <
 					0)
 		return -ENOBUFS;
@@ -33,12 +39,17 @@ static int fill_addresses(const EcWire *wire, struct nl_msg *m)
 
 static int fill(const EcWire *wire, struct nl_msg *m)
 {
+	const struct ifla_vxlan_port_range sources = {
+		.low = htons(wire->nat ? wire->data_port : 0),
+		.high = htons(wire->nat ? wire->data_port + 1 : 0), /* not in it */
+	};
 	int r = fill_addresses(wire, m);
 
 	if (r < 0)
 		return r;
 	if (nla_put_u32(m, IFLA_VXLAN_ID, wire->id) < 0 ||
 			nla_put_u16(m, IFLA_VXLAN_PORT, htons(wire->data_port)) < 0 ||
+			nla_put(m, IFLA_VXLAN_PORT_RANGE, sizeof(sources), &sources) < 0 ||
 			nla_put_u8(m, IFLA_VXLAN_TTL, wire->ttl) < 0 ||
 			nla_put_u8(m, IFLA_VXLAN_TOS, wire->tos) < 0 ||
 			nla_put_u8(m, IFLA_VXLAN_LEARNING, 0) < 0 ||
@@ -50,6 +61,13 @@ static int fill(const EcWire *wire, struct nl_msg *m)
 static unsigned overhead(const EcWire *wire)
 {
 	return ec_outer_ip_size(wire) + UDP_SIZE + VXLAN_SIZE + ETH_HLEN;
+}
+
+static int settle(const EcWire *wire, int ifindex, EcKernel *kernel, sd_bus_error *ret_error)
+{
+	return wire->nat ? ec_kernel_vxlan_remote_set(kernel, ifindex, &wire->remote,
+					   wire->remote_data_port, wire->data_port, ret_error)
+			 : 0;
 }
 
 const EcEncap ec_encap_vxlan = {
@@ -64,4 +82,5 @@ const EcEncap ec_encap_vxlan = {
 	.lookup_protocol = IPPROTO_UDP,
 	.fill = fill,
 	.overhead = overhead,
+	.settle = settle,
 };

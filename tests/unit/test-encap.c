@@ -129,17 +129,32 @@ static void test_gre(void)
 	}
 }
 
+static void assert_sources(const struct nlattr *attr, uint16_t low, uint16_t high)
+{
+	const struct ifla_vxlan_port_range want = { htons(low), htons(high) };
+
+	g_assert_nonnull(attr);
+	g_assert_cmpmem(nla_data(attr), (size_t)nla_len(attr), &want, sizeof(want));
+}
+
 static void test_vxlan(void)
 {
-	for (unsigned n = 0; n < 8; n++) {
+	for (unsigned n = 0; n < 16; n++) {
 		bool v6 = n & 1;
 		EcWire w = new_wire(v6 ? AF_INET6 : AF_INET, n & 2 ? 0x112233 : 0, n & 4);
+		w.nat = n & 8;
 		g_autoptr(EcMessage) m = fill(&ec_encap_vxlan, &w);
 		struct nlattr *tb[MAX_ATTR + 1];
 
 		parse(m, tb);
 		assert_attr(tb[IFLA_VXLAN_ID], uint32_t, n & 2 ? 0x112233 : 0);
-		assert_address(tb[v6 ? IFLA_VXLAN_GROUP6 : IFLA_VXLAN_GROUP], &w.remote);
+		/* Behind a NAT the forwarding database has the peer's address, which varies, and
+		 * only the data port gets through. */
+		if (w.nat)
+			g_assert_null(tb[v6 ? IFLA_VXLAN_GROUP6 : IFLA_VXLAN_GROUP]);
+		else
+			assert_address(tb[v6 ? IFLA_VXLAN_GROUP6 : IFLA_VXLAN_GROUP], &w.remote);
+		assert_sources(tb[IFLA_VXLAN_PORT_RANGE], w.nat ? 1000 : 0, w.nat ? 1001 : 0);
 		assert_address(tb[v6 ? IFLA_VXLAN_LOCAL6 : IFLA_VXLAN_LOCAL], &w.local);
 		assert_attr(tb[IFLA_VXLAN_PORT], uint16_t, htons(1000));
 		assert_attr(tb[IFLA_VXLAN_LEARNING], uint8_t, 0);
@@ -148,7 +163,7 @@ static void test_vxlan(void)
 		assert_attr(tb[IFLA_VXLAN_DF], uint8_t, 0);
 		/* The kernel deletes a VXLAN together with the device it is bound to. */
 		g_assert_null(tb[IFLA_VXLAN_LINK]);
-		g_assert_cmpuint(count_attrs(tb), ==, 8);
+		g_assert_cmpuint(count_attrs(tb), ==, w.nat ? 8 : 9);
 	}
 }
 
@@ -267,12 +282,12 @@ static const struct {
 			"0b80000008000d000100030006000e000100000006000f00020000000600100003e80000"
 			"0600110007d00000" },
 	{ &ec_encap_vxlan, AF_INET,
-			"080002000a090001080004000a090002080001003322110006000f0003e8000005000500"
-			"4000000005000600b8000000050007000000000005001d0000000000" },
+			"080002000a090001080004000a090002080001003322110006000f0003e8000008000a00"
+			"00000000050005004000000005000600b8000000050007000000000005001d0000000000" },
 	{ &ec_encap_vxlan, AF_INET6,
 			"14001000fd00000000000000000000000000000114001100fd0000000000000000000000"
-			"00000002080001003322110006000f0003e80000050005004000000005000600b8000000"
-			"050007000000000005001d0000000000" },
+			"00000002080001003322110006000f0003e8000008000a00000000000500050040000000"
+			"05000600b8000000050007000000000005001d0000000000" },
 	{ &ec_encap_gre, AF_INET,
 			"080001000500000006000200200000000600030020000000080004000011223308000500"
 			"00112233080006000a090002080007000a090001050008004000000008001400feca0000"

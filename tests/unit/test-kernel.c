@@ -2,6 +2,7 @@
 #include "kernel.h"
 
 #include <errno.h>
+#include <linux/if.h>
 #include <linux/if_arp.h>
 #include <linux/if_link.h>
 #include <linux/rtnetlink.h>
@@ -57,6 +58,37 @@ static EcMessage *new_whole_message(void)
 	g_assert_cmpint(nla_put(m, IFLA_STATS64, sizeof(stats), &stats), ==, 0);
 	put_kind(m);
 	return m;
+}
+
+/* operstate and link mode: RFC 2863, linux/if.h */
+static void test_dormant(void)
+{
+	static const struct {
+		int state, mode;
+		bool dormant;
+	} row[] = {
+		{ -1, -1, false },
+		{ IF_OPER_UNKNOWN, IF_LINK_MODE_DEFAULT, false },
+		{ IF_OPER_UP, IF_LINK_MODE_DEFAULT, false },
+		{ IF_OPER_DOWN, IF_LINK_MODE_DEFAULT, false },
+		{ IF_OPER_DORMANT, IF_LINK_MODE_DORMANT, true },
+		{ IF_OPER_DORMANT, IF_LINK_MODE_DEFAULT, true },
+		{ IF_OPER_DOWN, IF_LINK_MODE_DORMANT, true },
+		{ IF_OPER_UP, IF_LINK_MODE_DORMANT, false },
+	};
+
+	for (size_t i = 0; i < EC_ELEMENTS(row); i++) {
+		g_autoptr(EcMessage) m = new_whole_message();
+		g_auto(EcLink) link = { 0 };
+
+		if (row[i].state >= 0)
+			g_assert_cmpint(nla_put_u8(m, IFLA_OPERSTATE, (uint8_t)row[i].state), ==,
+					0);
+		if (row[i].mode >= 0)
+			g_assert_cmpint(nla_put_u8(m, IFLA_LINKMODE, (uint8_t)row[i].mode), ==, 0);
+		g_assert_cmpint(ec_link_parse(nlmsg_hdr(m), &link), ==, 0);
+		g_assert_cmpint(link.dormant, ==, row[i].dormant);
+	}
 }
 
 static void test_parse(void)
@@ -196,6 +228,7 @@ int main(int argc, char *argv[])
 {
 	g_test_init(&argc, &argv, NULL);
 	g_test_add_func("/kernel/link-parse", test_parse);
+	g_test_add_func("/link/dormant", test_dormant);
 	g_test_add_func("/kernel/link-parse-bare", test_parse_bare);
 	g_test_add_func("/kernel/link-parse-long-alias", test_parse_long_alias);
 	g_test_add_func("/kernel/link-parse-cut", test_parse_cut);
