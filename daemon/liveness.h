@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #pragma once
 
-#include "util.h"
+#include "probe.h"
 
 /*
  * Does the cord carry frames, how large, and is the peer there? Probes cross the tunnel itself:
@@ -10,16 +10,14 @@
  *   IP         IPv4 header, protocol 253 (RFC 3692), 192.0.0.8 (RFC 7600) to 224.0.0.254 (RFC
  * 4727), TTL 1
  *
- * and then the probe, described in liveness.c, with a truncated HMAC-SHA256 under a key of its
+ * and then the probe, described in probe.h, with a truncated HMAC-SHA256 under a key of its
  * direction that both ends export from TLS. A request is answered at its own size. Nothing without
  * a valid HMAC has any effect.
  */
 typedef struct EcLiveness EcLiveness;
 
-#define EC_PROBE_KEY_SIZE 32
-#define EC_PROBE_ETHERTYPE 0x88b5
-/* The smallest probe, Ethernet or IP header included, bytes. */
-#define EC_PROBE_SIZE_MIN 64
+/* The largest of the smallest probes, as an MTU counts (32 on Ethernet, 52 on IP). */
+#define EC_PROBE_SIZE_MIN 52
 
 typedef struct EcLivenessKeys {
 	uint8_t tx[EC_PROBE_KEY_SIZE], rx[EC_PROBE_KEY_SIZE];
@@ -31,15 +29,17 @@ typedef struct EcLivenessSpec {
 	bool dialer;          /* it keeps the beat; the other end answers in the middle of it */
 	uint8_t mac[6];       /* of the interface: the probes' source */
 	uint32_t interval_ms; /* between requests, shortened at random by up to a tenth */
-	uint32_t timeout_ms;  /* without an answer: lost */
+	uint32_t timeout_ms;  /* without a sign of life: lost */
 } EcLivenessSpec;
 
 typedef struct EcLivenessOps {
 	/* Ends ec_liveness_prove(): the largest packet (bytes, as an MTU counts) that crossed in
-	 * both directions. `wanted` at once when that crossed; after EC_LIVENESS_PROVE_USEC the
-	 * largest that did, 0 for none. */
+	 * both directions. `wanted` at once when that crossed; else the largest that did, exact to
+	 * 8 bytes, when it is known or after EC_LIVENESS_PROVE_USEC, which a long round trip
+	 * stretches to five of it; 0 for none. */
 	void (*proved)(EcLiveness *l, uint32_t size, void *userdata);
-	void (*lost)(EcLiveness *l, void *userdata);  /* no answer for timeout_ms */
+	/* No sign of life for timeout_ms, or the peer says that it hears nothing of us. */
+	void (*lost)(EcLiveness *l, void *userdata);
 	void (*found)(EcLiveness *l, void *userdata); /* and there it is again */
 } EcLivenessOps;
 
@@ -48,7 +48,7 @@ typedef struct EcLivenessOps {
 typedef struct EcLivenessStatistics {
 	uint64_t rtt_usec;    /* smoothed (RFC 6298), 0: none yet */
 	uint64_t jitter_usec; /* smoothed variation of the RTT (RFC 3550 §6.4.1) */
-	uint64_t sent, lost;  /* requests, and those never answered */
+	uint64_t sent, lost;  /* requests, without those that prove, and those never answered */
 } EcLivenessStatistics;
 
 /* Opens the packet socket on the interface. It is silent until prove() or watch(). -errno. */
@@ -63,8 +63,8 @@ void ec_liveness_rekey(EcLiveness *l, const EcLivenessKeys *keys);
 /* The interface was re-made or its spec changed; counters stay. */
 int ec_liveness_rebind(EcLiveness *l, const EcLivenessSpec *spec, sd_bus_error *ret_error);
 /* Begins, or begins anew, to prove that packets of `size` bytes cross both ways. Ends in proved().
- * Afterwards, if anything crossed, the peer is watched. The peer has to prove() or watch() as well:
- * it answers then. */
+ * Afterwards, if anything crossed, the peer is watched; else it is answered, no more. The peer has
+ * to prove() or watch() as well: it answers then. That it was lost is forgotten. */
 void ec_liveness_prove(EcLiveness *l, uint32_t size);
 /* Watches without proving, as if the peer had answered just now: for a cord taken over from an
  * earlier daemon. */
@@ -73,11 +73,13 @@ void ec_liveness_watch(EcLiveness *l);
 void ec_liveness_pause(EcLiveness *l);
 /* Asks at once, out of turn; the answer, or its lack, counts as usual. After a change of path. */
 void ec_liveness_ask(EcLiveness *l);
-/* Other evidence that the peer's machine is alive: counts as an answer now. */
+/* Other evidence that the peer's machine is alive: puts off the loss as an answer would. It does
+ * not end one: only a probe shows that the path carries. */
 void ec_liveness_vouch(EcLiveness *l);
 bool ec_liveness_is_lost(const EcLiveness *l);
 EcLivenessStatistics ec_liveness_statistics(const EcLiveness *l);
 
-/* For mapping.c: whether `size` bytes from the probe's magic on are a probe of the peer under a
- * present key. Pure but for the keys. */
-bool ec_liveness_verify(const EcLiveness *l, const void *probe, size_t size);
+/* For mapping.c: whether `size` bytes from the probe's magic on are a request of the peer under a
+ * present key, newer than all that this was true for before: one that was recorded and sent again
+ * from elsewhere tells nothing. */
+bool ec_liveness_verify(EcLiveness *l, const void *probe, size_t size);

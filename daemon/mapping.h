@@ -22,6 +22,6 @@ typedef struct EcMappingSpec {
 /* Each time a valid probe came from another address or port than the one before. */
 typedef void (*EcMoved)(EcMapping *m, const EcAddress *address, uint16_t port, void *userdata);
 
-int ec_mapping_new(sd_event *event, const EcMappingSpec *spec, const EcLiveness *liveness,
-		EcMoved moved, void *userdata, EcMapping **ret, sd_bus_error *ret_error);
+int ec_mapping_new(sd_event *event, const EcMappingSpec *spec, EcLiveness *liveness, EcMoved moved,
+		void *userdata, EcMapping **ret, sd_bus_error *ret_error);
 EcMapping *ec_mapping_free(EcMapping *m);
