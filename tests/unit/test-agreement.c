@@ -1,0 +1,375 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <string.h>
+
+#include "agreement.h"
+#include "unit.h"
+
+/* The decision of both ends, with the product's encapsulations. */
+
+static uint32_t taken; /* the id that is not free here */
+
+static bool is_free(const EcEncap *encap, uint32_t id, uint16_t port, void *userdata)
+{
+	return id != taken;
+}
+
+static const EcEncap *const all[] = { &ec_encap_gretap, &ec_encap_vxlan, &ec_encap_gretap_fou,
+	NULL };
+static const EcEncap *const only_vxlan[] = { &ec_encap_vxlan, NULL };
+static const EcEncap *const none[] = { NULL };
+
+typedef struct Pair {
+	EcSettings *settings;
+	EcAgreementSide own;
+	EcControlMessage welcome;
+} Pair;
+
+static void pair_done(Pair *p)
+{
+	(void)ec_settings_free(p->settings);
+}
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Pair, pair_done)
+
+static void offer(EcControlMessage *w, const char *name, uint16_t port)
+{
+	EcControlEncap *e = &w->encaps[w->n_encaps++];
+
+	g_strlcpy(e->name, name, sizeof(e->name));
+	e->data_port = port;
+}
+
+static void make_pair(Pair *p)
+{
+	static const uint8_t mac[] = { 2, 0, 0, 0, 0, 1 };
+
+	taken = 0;
+	*p = (Pair){ .settings = ec_settings_new() };
+	p->own = (EcAgreementSide){
+		.settings = p->settings,
+		.candidates = all,
+		.local = unit_address("10.0.0.2"),
+		.remote = unit_address("10.0.0.1"),
+		.path_mtu = 1500,
+		.is_free = is_free,
+	};
+	memcpy(p->own.mac, mac, 6);
+	p->welcome = (EcControlMessage){
+		.type = EC_CONTROL_WELCOME,
+		.seen = p->own.local,
+		.local = p->own.remote,
+		.any_order = true,
+		.ids = { 111111, 222222 },
+		.n_ids = 2,
+		.full_frames = "auto",
+	};
+	offer(&p->welcome, "vxlan", 4789);
+	offer(&p->welcome, "gretap", 0);
+	offer(&p->welcome, "gretap-fou", 65201);
+}
+
+static EcAgreement chosen(const Pair *p)
+{
+	g_auto(sd_bus_error) error = SD_BUS_ERROR_NULL;
+	EcAgreement a = { 0 };
+
+	g_assert_cmpint(ec_agreement_choose(&p->own, &p->welcome, &a, &error), ==, 0);
+	g_assert_null(error.message);
+	return a;
+}
+
+static void refused(const Pair *p, const char *token, const char *word)
+{
+	g_auto(sd_bus_error) error = SD_BUS_ERROR_NULL;
+	EcAgreement a;
+
+	g_assert_cmpint(ec_agreement_choose(&p->own, &p->welcome, &a, &error), <, 0);
+	g_assert_cmpstr(ec_error_token(&error), ==, token);
+	g_assert_nonnull(strstr(error.message, word));
+}
+
+static void test_order(void)
+{
+	g_auto(Pair) p = { 0 };
+
+	make_pair(&p);
+	g_assert_cmpstr(chosen(&p).encap->name, ==, "gretap"); /* the dialer's order */
+	p.welcome.any_order = false;
+	g_assert_cmpstr(chosen(&p).encap->name, ==, "vxlan"); /* the acceptor's */
+	g_assert_cmpint(ec_settings_parse(p.settings, "encapsulation", "gretap-fou,vxlan", NULL),
+			==, 0);
+	g_assert_cmpstr(chosen(&p).encap->name, ==, "gretap"); /* candidates are in its order */
+}
+
+static void test_refused_by_path(void)
+{
+	static const EcEncap *const one[] = { &ec_encap_gretap, NULL };
+	g_auto(Pair) p = { 0 };
+
+	make_pair(&p);
+	p.own.refused = one;
+	g_assert_cmpstr(chosen(&p).encap->name, ==, "vxlan");
+	p.own.refused = all;
+	refused(&p, "PeerUnreachable", "gretap, vxlan, gretap-fou");
+}
+
+static void test_nothing_in_common(void)
+{
+	g_auto(Pair) p = { 0 };
+
+	make_pair(&p);
+	p.welcome.n_encaps = 1;
+	g_strlcpy(p.welcome.encaps[0].name, "raw-udp", sizeof(p.welcome.encaps[0].name));
+	refused(&p, "NotSupported", "there raw-udp");
+	p.own.candidates = none;
+	refused(&p, "NotSupported", "here none");
+}
+
+static void test_nat(void)
+{
+	g_auto(Pair) p = { 0 };
+
+	make_pair(&p);
+	g_assert_false(chosen(&p).nat);
+	p.welcome.seen = unit_address("192.0.2.9");
+	g_assert_true(chosen(&p).nat);
+	g_assert_cmpstr(chosen(&p).encap->name, ==, "vxlan"); /* UDP first */
+	p.welcome.seen = p.own.local;
+	p.welcome.local = unit_address("172.16.0.1");
+	g_assert_true(chosen(&p).nat);
+}
+
+static void test_ports(void)
+{
+	g_auto(Pair) p = { 0 };
+
+	make_pair(&p);
+	p.own.candidates = only_vxlan;
+	p.welcome.encaps[0].data_port = 8472;
+	g_assert_cmpuint(chosen(&p).data_port, ==, 8472); /* no wish of its own */
+	g_assert_false(chosen(&p).nat);
+	p.settings->data_port = 5000;
+	g_assert_cmpuint(chosen(&p).data_port, ==, 5000);
+	g_assert_cmpuint(chosen(&p).remote_data_port, ==, 8472);
+	g_assert_true(chosen(&p).nat); /* the plain form has one port for both */
+}
+
+static void test_ids(void)
+{
+	g_auto(Pair) p = { 0 };
+
+	make_pair(&p);
+	g_assert_cmpuint(chosen(&p).id, ==, 111111);
+	taken = 111111;
+	g_assert_cmpuint(chosen(&p).id, ==, 222222);
+	p.welcome.n_ids = 1;
+	refused(&p, "Exists", "none of the ids");
+	p.settings->id = 77;
+	g_assert_cmpuint(chosen(&p).id, ==, 77);
+}
+
+static void test_kept(void)
+{
+	g_auto(Pair) p = { 0 };
+
+	make_pair(&p);
+	g_strlcpy(p.welcome.encapsulation, "vxlan", sizeof(p.welcome.encapsulation));
+	p.welcome.id = 333;
+	g_assert_cmpstr(chosen(&p).encap->name, ==, "vxlan"); /* the acceptor has it still */
+	g_assert_cmpuint(chosen(&p).id, ==, 333);
+	p.own.before = (EcAgreement){ .encap = &ec_encap_gretap, .id = 444 };
+	g_assert_cmpstr(chosen(&p).encap->name, ==, "gretap"); /* this end has another */
+	g_assert_cmpuint(chosen(&p).id, ==, 444);
+}
+
+static void test_mtu(void)
+{
+	g_auto(Pair) p = { 0 };
+
+	make_pair(&p);
+	p.own.candidates = only_vxlan;
+	g_assert_cmpuint(chosen(&p).mtu, ==, 1450);
+	p.welcome.path_mtu = 1400;
+	g_assert_cmpuint(chosen(&p).mtu, ==, 1350);
+	g_assert_cmpuint(chosen(&p).path_mtu, ==, 1400);
+	p.welcome.mtu = 1300;
+	g_assert_cmpuint(chosen(&p).mtu, ==, 1300);
+	p.settings->mtu = 1280;
+	g_assert_cmpuint(chosen(&p).mtu, ==, 1280);
+	p.settings->mtu = p.welcome.mtu = 0;
+	p.settings->mode = EC_MODE_JOIN_REMOTE;
+	g_assert_cmpuint(chosen(&p).mtu, ==, 1500); /* full frames, in fragments */
+	g_assert_cmpuint(chosen(&p).size, ==, 1500);
+}
+
+static void test_mac(void)
+{
+	static const uint8_t clone[] = { 2, 0, 0, 0, 0, 1 };
+	g_auto(Pair) p = { 0 };
+
+	make_pair(&p);
+	g_assert_cmpint(memcmp(chosen(&p).mac, clone, 6), ==, 0);
+	memcpy(p.welcome.mac, clone, 6);
+	g_assert_cmpint(memcmp(chosen(&p).mac, clone, 6), !=, 0);
+	p.settings->mac = g_strdup("02:00:00:00:00:01");
+	g_assert_cmpint(memcmp(chosen(&p).mac, clone, 6), ==, 0); /* the other end gives way */
+}
+
+static EcControlMessage choose_of(const EcAgreement *a)
+{
+	EcControlMessage m = {
+		.type = EC_CONTROL_CHOOSE,
+		.local = unit_address("10.0.0.1"),
+		.id = a->id,
+		.data_port = a->data_port,
+		.mtu = a->mtu,
+		.size = a->size,
+		.path_mtu = a->path_mtu,
+	};
+
+	g_strlcpy(m.encapsulation, a->encap->name, sizeof(m.encapsulation));
+	memcpy(m.mac, a->mac, 6);
+	m.mac[4] = 9;
+	return m;
+}
+
+static void test_accept(void)
+{
+	g_auto(Pair) p = { 0 };
+	EcAgreement here, there;
+
+	make_pair(&p);
+	here = chosen(&p);
+	EcControlMessage m = choose_of(&here);
+	g_assert_cmpint(ec_agreement_accept(&p.own, &m, &there, NULL), ==, 0);
+	g_assert_true(ec_agreement_same_cord(&here, &there));
+	g_assert_cmpuint(there.mtu, ==, here.mtu);
+	g_assert_false(there.nat);
+	m.local = unit_address("192.168.1.5");
+	g_assert_cmpint(ec_agreement_accept(&p.own, &m, &there, NULL), ==, 0);
+	g_assert_true(there.nat);
+}
+
+/* Each thing that a peer could ask for and must not get. */
+static void test_accept_refuses(void)
+{
+	g_auto(Pair) p = { 0 };
+	EcAgreement here, there;
+
+	make_pair(&p);
+	p.own.candidates = only_vxlan;
+	here = chosen(&p);
+	for (unsigned i = 0; i < 9; i++) {
+		g_auto(sd_bus_error) error = SD_BUS_ERROR_NULL;
+		EcControlMessage m = choose_of(&here);
+
+		switch (i) {
+		case 0:
+			g_strlcpy(m.encapsulation, "gretap", sizeof(m.encapsulation));
+			break;
+		case 1:
+			m.id = 0;
+			break;
+		case 2:
+			m.id = 1U << 24;
+			break;
+		case 3:
+			m.mtu = 67;
+			break;
+		case 4:
+			m.mtu = m.size = 65536;
+			break;
+		case 5:
+			m.size = m.mtu + 1;
+			break;
+		case 6:
+			m.data_port = 0;
+			break;
+		case 7:
+			m.mac[0] = 1;
+			break;
+		default:
+			taken = m.id;
+			break;
+		}
+		g_assert_cmpint(ec_agreement_accept(&p.own, &m, &there, &error), <, 0);
+		g_assert_nonnull(error.message);
+	}
+}
+
+static void test_terms(void)
+{
+	g_auto(Pair) p = { 0 };
+
+	make_pair(&p);
+	p.own.candidates = only_vxlan;
+	EcAgreement a = chosen(&p);
+	g_autoptr(EcSettings) s = ec_agreement_terms(&a, p.settings);
+	g_assert_cmpstr(s->encapsulation[0], ==, "vxlan");
+	g_assert_null(s->encapsulation[1]);
+	g_assert_cmpuint(s->id, ==, a.id);
+	g_assert_cmpuint(s->mtu, ==, a.mtu);
+	g_assert_cmpstr(s->mac, ==, "02:00:00:00:00:01");
+}
+
+static void test_file(void)
+{
+	g_autofree char *directory = g_dir_make_tmp("cord-XXXXXX", NULL);
+	g_auto(EcCord) back = { 0 };
+	EcCord cord = {
+		.agreement = { .encap = &ec_encap_gretap_fou,
+				.id = 5,
+				.data_port = 65201,
+				.remote_data_port = 40000,
+				.data_remote = unit_address("2001:db8::1"),
+				.mtu = 1500,
+				.size = 1400,
+				.path_mtu = 1420,
+				.mac = { 2, 3, 4, 5, 6, 7 },
+				.nat = true },
+		.remote = unit_address("192.0.2.1"),
+		.listener = (char *)"lan",
+		.peer = (char *)"office",
+		.mode = EC_MODE_JOIN_NETWORKS,
+		.interface = (char *)"ec-office",
+		.proven = true,
+		.instance = UINT64_MAX - 1,
+	};
+
+	g_assert_false(ec_cord_load(directory, "lan.office", &back));
+	ec_cord_save(directory, "lan.office", &cord);
+	g_auto(GStrv) names = ec_cord_names(directory);
+	g_assert_cmpuint(g_strv_length(names), ==, 1);
+	g_assert_true(ec_cord_load(directory, names[0], &back));
+	g_assert_true(ec_agreement_same_cord(&back.agreement, &cord.agreement));
+	g_assert_cmpuint(back.agreement.remote_data_port, ==, 40000);
+	g_assert_true(ec_address_equal(&back.agreement.data_remote, &cord.agreement.data_remote));
+	g_assert_true(ec_address_equal(&back.remote, &cord.remote));
+	g_assert_cmpuint(back.agreement.size, ==, 1400);
+	g_assert_cmpint(memcmp(back.agreement.mac, cord.agreement.mac, 6), ==, 0);
+	g_assert_true(back.agreement.nat && back.proven);
+	g_assert_cmpstr(back.listener, ==, "lan");
+	g_assert_cmpint(back.mode, ==, EC_MODE_JOIN_NETWORKS);
+	g_assert_cmpuint(back.instance, ==, UINT64_MAX - 1);
+	ec_cord_forget(directory, "lan.office");
+	g_auto(GStrv) gone = ec_cord_names(directory);
+	g_assert_cmpuint(g_strv_length(gone), ==, 0);
+}
+
+int main(int argc, char **argv)
+{
+	g_test_init(&argc, &argv, NULL);
+	g_test_add_func("/agreement/order", test_order);
+	g_test_add_func("/agreement/refused-by-path", test_refused_by_path);
+	g_test_add_func("/agreement/nothing-in-common", test_nothing_in_common);
+	g_test_add_func("/agreement/nat", test_nat);
+	g_test_add_func("/agreement/ports", test_ports);
+	g_test_add_func("/agreement/ids", test_ids);
+	g_test_add_func("/agreement/kept", test_kept);
+	g_test_add_func("/agreement/mtu", test_mtu);
+	g_test_add_func("/agreement/mac", test_mac);
+	g_test_add_func("/agreement/accept", test_accept);
+	g_test_add_func("/agreement/accept-refuses", test_accept_refuses);
+	g_test_add_func("/agreement/terms", test_terms);
+	g_test_add_func("/agreement/file", test_file);
+	return g_test_run();
+}
