@@ -215,6 +215,7 @@ int ec_bus_new(sd_bus *bus, EcManager *m, EcBus **ret)
 		.added = ec_tunnel_bus_added,
 		.removed = ec_tunnel_bus_removed,
 		.changed = ec_tunnel_bus_changed,
+		.event = ec_tunnel_bus_event,
 		.listener_added = ec_listener_bus_added,
 		.listener_removed = ec_listener_bus_removed,
 		.listener_changed = ec_listener_bus_changed,

@@ -61,6 +61,7 @@ int ec_tunnel_bus_set_key(EcBus *b, sd_bus_message *call, sd_bus_error *ret_erro
 void ec_tunnel_bus_added(EcTunnel *t, void *userdata);
 void ec_tunnel_bus_removed(EcTunnel *t, void *userdata);
 void ec_tunnel_bus_changed(EcTunnel *t, unsigned properties, void *userdata);
+void ec_tunnel_bus_event(EcTunnel *t, const char *kind, const char *const *pairs, void *userdata);
 
 int ec_listener_bus_export(EcBus *b);
 int ec_listener_bus_activate(EcBus *b, sd_bus_message *call, sd_bus_error *ret_error);

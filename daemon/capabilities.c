@@ -6,9 +6,10 @@
 /*
  * What this kernel can do is tried: an interface of each kind is made, down and between
  * documentation addresses (RFC 5737), and all of them are deleted with one request. The answer is
- * kept; a kind that failed is tried again the next time, since its module may have been installed
- * since.
+ * kept: for good when it is yes, for a minute when it is no, since the module may be installed.
  */
+
+#define NO_USEC 60000000LL
 
 static bool try(EcManager *m, const EcEncap *encap)
 {
@@ -46,9 +47,15 @@ static bool try(EcManager *m, const EcEncap *encap)
 
 bool ec_manager_can_do(EcManager *m, const EcEncap *encap)
 {
-	if (!g_hash_table_contains(m->capabilities, encap) && try(m, encap))
-		g_hash_table_add(m->capabilities, (gpointer)encap);
-	return g_hash_table_contains(m->capabilities, encap);
+	int64_t now = g_get_monotonic_time();
+	int64_t *until = g_hash_table_lookup(m->capabilities, encap);
+
+	if (until && (*until == INT64_MAX || now < *until))
+		return *until == INT64_MAX;
+	until = g_new(int64_t, 1);
+	*until = try(m, encap) ? INT64_MAX : now + NO_USEC;
+	g_hash_table_replace(m->capabilities, (gpointer)encap, until);
+	return *until == INT64_MAX;
 }
 
 char **ec_manager_encapsulations(EcManager *m)

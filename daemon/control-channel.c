@@ -63,6 +63,7 @@ struct EcChannel {
 	unsigned busy;
 	EcAddress remote, local;
 	uint16_t port;
+	int error;            /* errno of the connection's end, 0: none */
 	sd_bus_error failure; /* to be told by closed() as soon as possible */
 
 	uint8_t header[4];
@@ -281,6 +282,7 @@ static ssize_t read_some(EcChannel *c, uint8_t *to, size_t n)
 		return MAX(r, 0);
 	if (r == 0 && c->n_header == 0)
 		return -ECONNRESET;
+	c->error = c->tls.error ? c->tls.error : ECONNRESET;
 	if (r == 0 || r == GNUTLS_E_PREMATURE_TERMINATION)
 		return ec_error(&c->failure, EC_ERROR_PEER_UNREACHABLE,
 				"%s closed the connection without saying so", who(c, buffer));
@@ -472,6 +474,7 @@ static void connected(EcChannel *c)
 		set_timer(c);
 		return;
 	}
+	c->error = error;
 	(void)ec_error(&c->failure, EC_ERROR_PEER_UNREACHABLE, "%s cannot be reached: %s",
 			who(c, buffer), g_strerror(error));
 	close_failed(c);
@@ -519,6 +522,7 @@ static int on_timer(sd_event_source *s, uint64_t usec, void *userdata)
 	char buffer[64];
 
 	enter(c);
+	c->error = ETIMEDOUT;
 	(void)ec_error(&c->failure, EC_ERROR_PEER_UNREACHABLE, "%s %s in %d s",
 			c->state == OPEN || c->tls.server ? "nothing came from" : "no answer from",
 			who(c, buffer), CONNECT_SECONDS);
@@ -698,6 +702,11 @@ EcChannel *ec_channel_free(EcChannel *c)
 	if (c->busy == 0)
 		destroy(c);
 	return NULL;
+}
+
+int ec_channel_errno(const EcChannel *c)
+{
+	return c->error;
 }
 
 bool ec_channel_is_open(const EcChannel *c)

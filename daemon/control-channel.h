@@ -66,6 +66,9 @@ EcChannel *ec_channel_free(EcChannel *c);
 /* Queues a message. A peer that does not take more than 256 KiB is closed (by closed(), later). */
 void ec_channel_send(EcChannel *c, const EcControlMessage *m);
 
+/* Inside of closed(): the errno that ended the connection, ECONNRESET also for one that the peer's
+ * kernel closed and nobody said so; 0: none. */
+int ec_channel_errno(const EcChannel *c);
 bool ec_channel_is_open(const EcChannel *c);   /* opened() was called */
 bool ec_channel_is_proven(const EcChannel *c); /* the peer has shown that it has the key */
 /* "" before the peer said it; with EC_CHANNEL_KEYLESS in front where it is keyless. */

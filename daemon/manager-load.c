@@ -217,6 +217,7 @@ void ec_manager_start(EcManager *m)
 	ec_underlays_rescan(m->underlays);
 	read_files(&l);
 	forget_records(&l);
+	ec_answer_restore(m->answer);
 	ec_manager_sweep(m);
 	retain_fences(m);
 	g_hash_table_iter_init(&i, m->tunnels);

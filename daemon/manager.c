@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "control-answer.h"
+#include "control.h"
 #include "log.h"
 #include "reconcile.h"
 
@@ -62,8 +63,10 @@ void ec_manager_mark(EcManager *m, EcTunnel *t)
 		g_hash_table_iter_init(&i, m->tunnels);
 		while (g_hash_table_iter_next(&i, NULL, (gpointer *)&t)) {
 			t->dirty = true;
-			/* The network changed: a name may resolve now. */
+			/* The network changed: a name may resolve now, and the peer answer. */
 			t->retry = sd_event_source_disable_unref(t->retry);
+			if (t->session)
+				ec_session_wake(t->session);
 		}
 	}
 	schedule(m);
@@ -369,6 +372,60 @@ EcTunnel *ec_manager_twin(EcManager *m, const EcTunnel *t, const EcEncap *encap,
 	return NULL;
 }
 
+/* What a tunnel has on the wire, or will have as soon as its interface is made. */
+static const EcEncap *wire_of(const EcTunnel *t, uint32_t *ret_id, uint16_t *ret_port)
+{
+	const EcAgreement *a = t->session ? &t->session->agreement : NULL;
+
+	if (a && a->encap) {
+		*ret_id = a->id;
+		*ret_port = a->data_port;
+		return a->encap;
+	}
+	*ret_id = t->wire.id;
+	*ret_port = t->wire.data_port;
+	return t->encap;
+}
+
+bool ec_manager_id_is_free(EcManager *m, const EcEncap *encap, uint32_t id, uint16_t port,
+		const EcAddress *remote, const EcTunnel *but)
+{
+	bool by_port = encap->flags & EC_ENCAP_SHARES_PORT;
+	GHashTableIter i;
+	EcTunnel *t;
+
+	g_hash_table_iter_init(&i, m->tunnels);
+	while (g_hash_table_iter_next(&i, NULL, (gpointer *)&t)) {
+		uint32_t its_id;
+		uint16_t its_port;
+		const EcEncap *its = wire_of(t, &its_id, &its_port);
+
+		if (t == but || !its || its_id != id ||
+				!g_str_equal(ec_encap_kind(its, remote->family),
+						ec_encap_kind(encap, remote->family)))
+			continue;
+		if (by_port ? its_port == port : ec_address_equal(&t->remote, remote))
+			return false;
+	}
+	return true;
+}
+
+bool ec_manager_id_is_unused(EcManager *m, uint32_t id)
+{
+	GHashTableIter i;
+	EcTunnel *t;
+
+	g_hash_table_iter_init(&i, m->tunnels);
+	while (g_hash_table_iter_next(&i, NULL, (gpointer *)&t)) {
+		uint32_t its_id;
+		uint16_t its_port;
+
+		if (wire_of(t, &its_id, &its_port) && its_id == id)
+			return false;
+	}
+	return true;
+}
+
 static void withdraw(EcManager *m, EcTunnel *t)
 {
 	if (t->announced && m->observer.removed)
@@ -476,6 +533,37 @@ int ec_manager_add(EcManager *m, EcSettings *settings, EcOrigin origin, bool act
 	return 0;
 }
 
+int ec_manager_accept(EcManager *m, EcListener *l, EcSettings *settings, EcTunnel **ret,
+		sd_bus_error *ret_error)
+{
+	int r = check_new(m, settings, ret_error);
+
+	if (r < 0) {
+		(void)ec_settings_free(settings);
+		return r;
+	}
+	EcTunnel *t = ec_tunnel_new(m, settings, EC_ORIGIN_RUNTIME);
+	t->listener = l;
+	t->session = ec_session_new(t);
+	t->wanted = true;
+	g_hash_table_insert(m->tunnels, g_strdup(ec_tunnel_name(t)), t);
+	announce(m, t);
+	ec_listener_touch(l, EC_LISTENER_PEERS);
+	*ret = t;
+	return 0;
+}
+
+void ec_manager_forget(EcManager *m, EcTunnel *t)
+{
+	EcListener *l = t->listener;
+
+	ec_tunnel_drop(t);
+	ec_manager_flush_later(m);
+	withdraw(m, t);
+	g_hash_table_remove(m->tunnels, ec_tunnel_name(t));
+	ec_listener_touch(l, EC_LISTENER_PEERS);
+}
+
 static int save_update(EcManager *m, EcTunnel *t, sd_bus_error *ret_error)
 {
 	/* A package's file is overridden, not written. */
@@ -494,6 +582,10 @@ int ec_manager_update(
 	EcSettings *to = settings;
 	int r = ec_settings_verify(to, ret_error);
 
+	if (r >= 0 && t->listener)
+		r = ec_error(ret_error, EC_ERROR_REFUSED,
+				"%s is a peer of listener %s; change it there", ec_tunnel_name(t),
+				t->listener->settings->name);
 	if (r >= 0 && !g_str_equal(to->name, ec_tunnel_name(t)))
 		r = ec_error(ret_error, EC_ERROR_INVALID_SETTING,
 				"name: a tunnel keeps its name; add another one");
@@ -518,6 +610,10 @@ int ec_manager_update(
 
 int ec_manager_remove(EcManager *m, EcTunnel *t, sd_bus_error *ret_error)
 {
+	if (t->listener) { /* until it comes again */
+		ec_manager_forget(m, t);
+		return 0;
+	}
 	bool drop = t->wanted && t->origin != EC_ORIGIN_VENDOR; /* whose file stays */
 
 	/* Its files go last: until then a start after a crash knows what it had taken. */
@@ -608,7 +704,7 @@ int ec_manager_new(sd_event *event, sd_bus *bus, const EcConfig *config, EcManag
 	m->listeners = ec_manager_listeners_new();
 	m->by_ifindex = g_hash_table_new(NULL, NULL);
 	m->doomed = g_array_new(false, false, sizeof(int));
-	m->capabilities = g_hash_table_new(NULL, NULL);
+	m->capabilities = g_hash_table_new_full(NULL, NULL, NULL, g_free);
 	m->strangers = g_hash_table_new(NULL, NULL);
 	int r = ec_store_new(config->config_dir, config->state_dir, config->runtime_dir,
 			config->vendor_dir, &m->store, ret_error);

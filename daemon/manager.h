@@ -17,6 +17,8 @@ typedef struct EcManagerObserver {
 	void (*listener_added)(EcListener *l, void *userdata);
 	void (*listener_removed)(EcListener *l, void *userdata);
 	void (*listener_changed)(EcListener *l, unsigned properties, void *userdata);
+	/* pairs: key, text, key, text..., NULL */
+	void (*event)(EcTunnel *t, const char *kind, const char *const *pairs, void *userdata);
 	void (*flushed)(void *userdata); /* every interface to be deleted is gone */
 	void *userdata;
 } EcManagerObserver;
@@ -49,7 +51,8 @@ struct EcManager {
 	sd_event_source *work;    /* timer: dirty tunnels, sweep */
 	sd_event_source *flush;   /* idle: deletes the doomed */
 	GArray *doomed;           /* ifindexes */
-	GHashTable *capabilities; /* EcEncap that this kernel can do */
+	GHashTable *capabilities; /* EcEncap -> until when it is known not to be there, or for ever
+				   */
 	char **capability_words;
 };
 
@@ -85,6 +88,17 @@ void ec_manager_sweep(EcManager *m);
 /* Another tunnel whose interface the kernel could not tell from one with this wire; or NULL. */
 EcTunnel *ec_manager_twin(
 		EcManager *m, const EcTunnel *t, const EcEncap *encap, const EcWire *wire);
+/* Whether an interface of this kind with this id would be none of the other tunnels'. port: ours,
+ * where the kind has one; remote: of the peer. */
+bool ec_manager_id_is_free(EcManager *m, const EcEncap *encap, uint32_t id, uint16_t port,
+		const EcAddress *remote, const EcTunnel *but);
+/* Whether no tunnel has this id, whatever its kind. */
+bool ec_manager_id_is_unused(EcManager *m, uint32_t id);
+/* A tunnel for a peer that a listener let in. Takes the settings over in any case. */
+int ec_manager_accept(EcManager *m, EcListener *l, EcSettings *settings, EcTunnel **ret,
+		sd_bus_error *ret_error);
+/* The end of such a tunnel; its interface goes with the next flush. */
+void ec_manager_forget(EcManager *m, EcTunnel *t);
 /* Whether another wanted tunnel uses this bridge. */
 bool ec_manager_bridge_in_use(EcManager *m, const char *bridge, const EcTunnel *but);
 /* Deletes an interface with the next flush; many at once cost as much as one. */

@@ -33,15 +33,6 @@ void ec_path_ride(EcTunnel *t, EcUnderlay *u)
 		ec_underlays_release(t->manager->underlays, before);
 }
 
-static int resolve(EcTunnel *t, const EcFlow *flow, EcPath *ret, EcUnderlay **ret_underlay,
-		sd_bus_error *ret_why)
-{
-	const EcGuardSpec *last = ec_guard_spec(t->manager->guard, ec_tunnel_name(t));
-
-	return ec_underlays_resolve(t->manager->underlays, t->settings->underlay, flow, last, ret,
-			ret_underlay, ret_why);
-}
-
 static bool same_flow(const EcFlow *a, const EcFlow *b)
 {
 	return a->protocol == b->protocol && a->port == b->port;
@@ -55,7 +46,7 @@ static bool same_path(const EcPath *a, const EcPath *b)
 /* Those of the allowed encapsulations that the settings and the running interface leave. */
 static void choose_from(const EcTunnel *t, int family, const EcEncap *ret[])
 {
-	ec_encap_candidates(t->settings, family, ret);
+	ec_encap_candidates(ec_tunnel_terms(t), family, ret);
 	for (size_t i = 0; t->encap && ret[i]; i++) {
 		if (ret[i] == t->encap) {
 			ret[0] = t->encap;
@@ -65,30 +56,32 @@ static void choose_from(const EcTunnel *t, int family, const EcEncap *ret[])
 	}
 }
 
-/* Looks for a path to one address; candidates without the path are taken off the list. */
-static int find_to(EcTunnel *t, const EcAddress *remote, const EcEncap *candidates[], EcPath *ret,
-		EcUnderlay **ret_underlay, sd_bus_error *ret_why)
+int ec_path_to(EcManager *m, const EcSettings *s, const EcAddress *remote,
+		const EcEncap *candidates[], EcPath *ret, EcUnderlay **ret_underlay,
+		sd_bus_error *ret_why)
 {
-	bool any = g_str_equal(t->settings->underlay, "any"), found = false;
+	bool any = g_str_equal(s->underlay, "any"), found = false;
+	const EcGuardSpec *last = ec_guard_spec(m->guard, s->name);
 	EcFlow good = { 0 };
 	size_t kept = 0;
 
 	for (size_t i = 0; candidates[i]; i++) {
 		g_auto(sd_bus_error) why = SD_BUS_ERROR_NULL;
-		EcFlow flow = ec_encap_flow(t->settings, candidates[i], remote);
+		EcFlow flow = ec_encap_flow(s, candidates[i], remote);
 		EcUnderlay *u = NULL;
 		EcPath path;
 		int r = 1;
 
 		if (!found || !(any || same_flow(&flow, &good)))
-			r = resolve(t, &flow, found ? &path : ret, &u, &why);
+			r = ec_underlays_resolve(m->underlays, s->underlay, &flow, last,
+					found ? &path : ret, &u, &why);
 		if (r < 0 || (r == 0 && i == 0)) {
 			sd_bus_error_free(ret_why);
 			(void)sd_bus_error_move(ret_why, &why);
 		}
 		if (r < 0) {
 			if (found)
-				ec_underlays_release(t->manager->underlays, *ret_underlay);
+				ec_underlays_release(m->underlays, *ret_underlay);
 			return r;
 		}
 		if (r > 0 && !found) {
@@ -98,7 +91,7 @@ static int find_to(EcTunnel *t, const EcAddress *remote, const EcEncap *candidat
 			r = 0;
 		}
 		if (u)
-			ec_underlays_release(t->manager->underlays, u);
+			ec_underlays_release(m->underlays, u);
 		found = found || r > 0;
 		if (r > 0)
 			candidates[kept++] = candidates[i];
@@ -116,22 +109,26 @@ static int find_remote(EcTunnel *t, const EcEncap *candidates[static EC_ENCAPS_M
 				t->settings->remote[0]);
 		return 0;
 	}
-	for (size_t i = 0; i < t->n_remotes; i++) {
+	for (size_t n = 0; n < t->n_remotes; n++) {
 		g_auto(sd_bus_error) why = SD_BUS_ERROR_NULL;
+		size_t i = (t->turn + n) % t->n_remotes;
 
 		choose_from(t, t->remotes[i].family, candidates);
 		if (!candidates[0])
 			return ec_error(ret_why, EC_ERROR_NOT_SUPPORTED,
 					"this kernel can do none of the encapsulations allowed (none "
 					"fits these settings)");
-		int r = find_to(t, &t->remotes[i], candidates, ret, ret_underlay, &why);
+		int r = ec_path_to(t->manager, ec_tunnel_terms(t), &t->remotes[i], candidates, ret,
+				ret_underlay, &why);
 		if (r > 0) {
 			sd_bus_error_free(ret_why);
+			if (!ec_address_equal(&t->remote, &t->remotes[i]))
+				ec_tunnel_touch(t, EC_PROPERTY_REMOTE);
 			t->remote = t->remotes[i];
 			return 1;
 		}
 		/* The sentence is about the first of all. */
-		if (r < 0 || i == 0) {
+		if (r < 0 || n == 0) {
 			sd_bus_error_free(ret_why);
 			(void)sd_bus_error_move(ret_why, &why);
 		}

@@ -10,6 +10,12 @@
  * first, NULL-terminated. 1: found. 0: none yet, why in ret_why. -errno. */
 int ec_path_find(EcTunnel *t, const EcEncap *candidates[static EC_ENCAPS_MAX + 1],
 		sd_bus_error *ret_why);
+/* The same for one address and without a tunnel, whose fence may be there under the settings' name:
+ * candidates are what is asked about; those without the path are taken off. *ret_underlay is a
+ * reference. */
+int ec_path_to(EcManager *m, const EcSettings *s, const EcAddress *remote,
+		const EcEncap *candidates[], EcPath *ret, EcUnderlay **ret_underlay,
+		sd_bus_error *ret_why);
 /* Arms the fence for packets of this form on t->path; before an interface sends any. Nothing
  * changes when it is armed already. */
 int ec_path_fence(EcTunnel *t, const EcEncap *encap, const EcWire *wire, sd_bus_error *ret_error);

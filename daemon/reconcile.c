@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "bridge.h"
+#include "control.h"
 #include "manager.h"
 #include "path.h"
 
@@ -166,8 +167,9 @@ G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Plan, plan_done)
 static int make_plan(const EcTunnel *t, const EcEncap *encap, const EcLink *bridge, Plan *ret,
 		sd_bus_error *ret_error)
 {
-	const EcSettings *s = t->settings;
+	const EcSettings *s = ec_tunnel_terms(t);
 	int family = t->remote.family;
+	uint32_t path_mtu = t->path.mtu;
 	g_auto(Plan) p = { .encap = encap };
 	int r = ec_encap_verify(encap, s, family, ret_error);
 
@@ -178,7 +180,11 @@ static int make_plan(const EcTunnel *t, const EcEncap *encap, const EcLink *brid
 	p.wire.remote = t->remote;
 	bool bind = t->path.fence == EC_FENCE_INTERFACE && (encap->flags & EC_ENCAP_BINDS);
 	p.wire.ifindex = bind ? t->path.ifindex : 0;
-	ec_mtu_choose(s, encap, &p.wire, t->path.mtu, bridge->mtu, &p.mtu);
+	if (t->session)
+		path_mtu = ec_session_path_mtu(t->session, path_mtu);
+	ec_mtu_choose(s, encap, &p.wire, path_mtu, bridge->mtu, &p.mtu);
+	if (t->session)
+		ec_session_fill(t->session, &p.wire, &p.mtu);
 	p.wire.fragment = p.mtu.fragment;
 	p.info = nlmsg_alloc_simple(0, 0);
 	if (!p.info || encap->fill(&p.wire, p.info) < 0)
@@ -239,7 +245,7 @@ static int check_twin(const EcTunnel *t, const Plan *p, sd_bus_error *ret_error)
 
 static int make_link(EcTunnel *t, const Plan *p, EcLink *ret, sd_bus_error *ret_error)
 {
-	const EcSettings *s = t->settings;
+	const EcSettings *s = ec_tunnel_terms(t);
 	uint8_t mac[6];
 
 	int r = check_twin(t, p, ret_error);
@@ -489,9 +495,9 @@ static int rename_link(const EcTunnel *t, const EcLink *link, sd_bus_error *ret_
 static int finish_link(
 		EcTunnel *t, const EcLink *link, const EcLink *bridge, sd_bus_error *ret_error)
 {
-	const EcSettings *s = t->settings;
+	const EcSettings *s = ec_tunnel_terms(t);
 	g_autofree char *alias = ec_tunnel_alias(t);
-	const bool yes = true;
+	const bool yes = true, dormant = t->session && ec_session_is_dormant(t->session);
 	bool tag = !g_str_equal(link->alias, alias) || link->group != EC_LINK_GROUP;
 	bool join = bridge->ifindex && link->master != bridge->ifindex;
 	bool leave = !bridge->ifindex && t->bridge && link->master == t->bridge;
@@ -512,10 +518,12 @@ static int finish_link(
 		change.mac = mac;
 	if (leave)
 		change.master = &none;
+	if (link->dormant != dormant)
+		change.dormant = &dormant;
 	/* A port needs no address of its own: autoconfiguration is off before it comes up. */
 	if (!join)
 		change.up = raise ? &yes : NULL;
-	if (tag || join || leave || raise || change.mac)
+	if (tag || join || leave || raise || change.mac || change.dormant)
 		r = ec_kernel_link_set(kernel_of(t), &change, ret_error);
 	if (r >= 0 && join) {
 		const EcLinkChange port = {
@@ -599,6 +607,8 @@ int ec_reconcile(EcTunnel *t, sd_bus_error *ret_error)
 	r = join_bridge(t, &bridge, ret_error);
 	if (r >= 0)
 		r = settle_link(t, candidates, &bridge, &link, ret_error);
+	if (r >= 0 && t->encap->settle)
+		r = t->encap->settle(&t->wire, link.ifindex, kernel_of(t), ret_error);
 	if (r >= 0)
 		r = finish_link(t, &link, &bridge, ret_error);
 	if (r < 0)

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "bus.h"
+#include "control.h"
 
 /* org.ethercord1.Tunnel; dbus/org.ethercord1.Tunnel.xml is the contract. */
 
@@ -81,6 +82,10 @@ int ec_tunnel_bus_set_key(EcBus *b, sd_bus_message *call, sd_bus_error *ret_erro
 		r = ec_error(ret_error, EC_ERROR_INVALID_SETTING, "key: is empty");
 	if (r >= 0)
 		r = ec_store_set_key(b->manager->store, ec_tunnel_name(t), key, ret_error);
+	if (r >= 0 && t->session && t->wanted) { /* with the new one, at once */
+		ec_session_resettle(t->session);
+		ec_tunnel_refresh(t);
+	}
 	return r < 0 ? r : sd_bus_reply_method_return(call, NULL);
 }
 
@@ -103,6 +108,7 @@ static const struct {
 	{ EC_PROPERTY_UNDERLAY, { "Underlay", "Protected", "ProtectedBy" } },
 	{ EC_PROPERTY_PERSISTENT, { "Persistent" } },
 	{ EC_PROPERTY_FIDELITY, { "Fidelity" } },
+	{ EC_PROPERTY_PEER, { "Peer" } },
 };
 
 #define TEXT_GETTER(name, expression)                                                              \
@@ -126,14 +132,11 @@ TEXT_GETTER(data_plane, t->encap ? "kernel" : NULL)
 TEXT_GETTER(local, ec_address_to_string(&t->path.local, (char[INET6_ADDRSTRLEN]){ 0 }))
 TEXT_GETTER(remote, ec_address_to_string(&t->remote, (char[INET6_ADDRSTRLEN]){ 0 }))
 TEXT_GETTER(fidelity, ec_settings_word("fidelity", t->settings->fidelity))
-TEXT_GETTER(role, t->settings->control == EC_CONTROL_STATIC ? "static" : "dial")
-
+TEXT_GETTER(role, t->listener                                 ? "accept"
+		  : t->settings->control == EC_CONTROL_STATIC ? "static"
+							      : "dial")
 /* With static control nobody gives a name. */
-static int get_peer(sd_bus *bus, const char *path, const char *interface, const char *property,
-		sd_bus_message *reply, void *userdata, sd_bus_error *ret_error)
-{
-	return sd_bus_message_append(reply, "s", "");
-}
+TEXT_GETTER(peer, t->peer)
 
 static int get_number(sd_bus *bus, const char *path, const char *interface, const char *property,
 		sd_bus_message *reply, void *userdata, sd_bus_error *ret_error)
@@ -175,11 +178,13 @@ static int get_object(sd_bus *bus, const char *path, const char *interface, cons
 		sd_bus_message *reply, void *userdata, sd_bus_error *ret_error)
 {
 	const EcTunnel *t = userdata;
-	g_autofree char *underlay = g_str_equal(property, "Underlay") && t->underlay
-						    ? ec_bus_underlay_path(t->underlay)
-						    : NULL;
+	g_autofree char *object = NULL;
 
-	return sd_bus_message_append(reply, "o", underlay ? underlay : "/");
+	if (g_str_equal(property, "Underlay") && t->underlay)
+		object = ec_bus_underlay_path(t->underlay);
+	else if (g_str_equal(property, "Listener") && t->listener)
+		object = ec_bus_listener_path(t->listener);
+	return sd_bus_message_append(reply, "o", object ? object : "/");
 }
 
 static int get_guard(sd_bus *bus, const char *path, const char *interface, const char *property,
@@ -209,12 +214,17 @@ static int get_statistics(sd_bus *bus, const char *path, const char *interface,
 {
 	const EcTunnel *t = userdata;
 	g_auto(EcLink) link = { 0 };
+	EcLivenessStatistics l = { 0 };
 
 	if (t->ifindex)
 		(void)ec_kernel_link_counters(t->manager->kernel, t->ifindex, &link);
-	return sd_bus_message_append(reply, "a{st}", 6, "rx-packets", link.rx_packets, "rx-bytes",
-			link.rx_bytes, "rx-dropped", link.rx_dropped, "tx-packets", link.tx_packets,
-			"tx-bytes", link.tx_bytes, "tx-dropped", link.tx_dropped);
+	if (t->session)
+		l = ec_session_statistics(t->session);
+	return sd_bus_message_append(reply, "a{st}", 11, "rtt-us", l.rtt_usec, "jitter-us",
+			l.jitter_usec, "probes-sent", l.sent, "probes-lost", l.lost, "reconnects",
+			t->session ? t->session->reconnects : 0, "rx-packets", link.rx_packets,
+			"rx-bytes", link.rx_bytes, "rx-dropped", link.rx_dropped, "tx-packets",
+			link.tx_packets, "tx-bytes", link.tx_bytes, "tx-dropped", link.tx_dropped);
 }
 
 /* sd-bus hands the found object to methods as well. */
@@ -263,6 +273,7 @@ static const sd_bus_vtable vtable[] = {
 	SD_BUS_PROPERTY("Role", "s", get_role, 0, CONSTANT),
 	SD_BUS_PROPERTY("Listener", "o", get_object, 0, CONSTANT),
 	SD_BUS_PROPERTY("Statistics", "a{st}", get_statistics, 0, 0),
+	SD_BUS_SIGNAL_WITH_ARGS("Event", SD_BUS_ARGS("s", kind, "a{sv}", details), 0),
 	SD_BUS_VTABLE_END,
 };
 
@@ -331,4 +342,23 @@ void ec_tunnel_bus_changed(EcTunnel *t, unsigned properties, void *userdata)
 	}
 	names[n] = NULL;
 	(void)sd_bus_emit_properties_changed_strv(b->bus, path, EC_BUS_TUNNEL, (char **)names);
+}
+
+void ec_tunnel_bus_event(EcTunnel *t, const char *kind, const char *const *pairs, void *userdata)
+{
+	EcBus *b = userdata;
+	g_autofree char *path = ec_bus_tunnel_path(t);
+	g_autoptr(sd_bus_message) m = NULL;
+	int r = sd_bus_message_new_signal(b->bus, &m, path, EC_BUS_TUNNEL, "Event");
+
+	if (r >= 0)
+		r = sd_bus_message_append(m, "s", kind);
+	if (r >= 0)
+		r = sd_bus_message_open_container(m, 'a', "{sv}");
+	for (; r >= 0 && pairs[0]; pairs += 2)
+		r = sd_bus_message_append(m, "{sv}", pairs[0], "s", pairs[1]);
+	if (r >= 0)
+		r = sd_bus_message_close_container(m);
+	if (r >= 0)
+		(void)sd_bus_send(b->bus, m, NULL);
 }

@@ -7,6 +7,8 @@
 #include <time.h>
 
 #include "bridge.h"
+#include "control-answer.h"
+#include "control.h"
 #include "log.h"
 #include "manager.h"
 #include "path.h"
@@ -19,6 +21,10 @@
  * the kernel, a name that resolved, new settings - ends in run(): resolve the peer if need be, let
  * ec_reconcile() make the kernel match, and set the state by its result. There is no other way into
  * a state, so there is no event that a state could forget to handle.
+ *
+ * With control=ethercord a session (control.c) stands between: it dials, agrees, and has
+ * ec_reconcile() work by what was agreed. Its phase is the state then; ec_tunnel_look() and
+ * ec_tunnel_refresh() are how it tells.
  *
  * A tunnel that waits or failed keeps its interface, down, and its fence: a bridge port and its
  * settings survive an outage of the VPN, and nothing can leave.
@@ -78,9 +84,32 @@ void ec_tunnel_touch(EcTunnel *t, unsigned properties)
 	t->changed |= properties;
 }
 
-/* A tunnel that does what autostart says needs no record. */
+const EcSettings *ec_tunnel_terms(const EcTunnel *t)
+{
+	return t->session && t->session->terms ? t->session->terms : t->settings;
+}
+
+void ec_tunnel_event(EcTunnel *t, const char *kind, ...)
+{
+	const EcManagerObserver *o = &t->manager->observer;
+	g_autoptr(GPtrArray) pairs = g_ptr_array_new();
+	const char *word;
+	va_list words;
+
+	va_start(words, kind);
+	while ((word = va_arg(words, const char *)))
+		g_ptr_array_add(pairs, (gpointer)word);
+	va_end(words);
+	g_ptr_array_add(pairs, NULL);
+	if (t->announced && o->event)
+		o->event(t, kind, (const char *const *)pairs->pdata, o->userdata);
+}
+
+/* A tunnel that does what autostart says needs no record, nor one that a listener made. */
 void ec_tunnel_record(const EcTunnel *t)
 {
+	if (t->listener)
+		return;
 	ec_store_set_record(t->manager->store, ec_tunnel_name(t),
 			(EcRecord){
 					.known = t->attached || t->wanted != t->settings->autostart,
@@ -161,6 +190,7 @@ EcTunnel *ec_tunnel_free(EcTunnel *t)
 {
 	if (!t)
 		return NULL;
+	(void)ec_session_free(t->session);
 	if (t->ifindex)
 		g_hash_table_remove(t->manager->by_ifindex, GINT_TO_POINTER(t->ifindex));
 	(void)ec_resolve_free(t->resolve);
@@ -169,6 +199,7 @@ EcTunnel *ec_tunnel_free(EcTunnel *t)
 		ec_underlays_release(t->manager->underlays, t->underlay);
 	(void)ec_settings_free(t->settings);
 	g_free(t->remotes);
+	g_free(t->peer);
 	g_clear_pointer(&t->asked, g_bytes_unref);
 	g_clear_pointer(&t->settled, g_bytes_unref);
 	g_free(t->sentence);
@@ -183,8 +214,8 @@ static int check_supported(const EcSettings *s, sd_bus_error *ret_error)
 		bool asked;
 		const char *key, *value, *allowed;
 	} row[] = {
-		{ s->control != EC_CONTROL_STATIC, "control",
-				ec_settings_word("control", s->control), "static" },
+		{ s->control > EC_CONTROL_STATIC, "control",
+				ec_settings_word("control", s->control), "ethercord or static" },
 		{ s->data_plane == EC_DATA_PLANE_USER, "data-plane", "user", "auto or kernel" },
 		{ s->fidelity != EC_FIDELITY_BRIDGE, "fidelity",
 				ec_settings_word("fidelity", s->fidelity), "bridge" },
@@ -226,6 +257,18 @@ static void retry_later(EcTunnel *t)
 			t->manager->event, &t->retry, CLOCK_BOOTTIME, usec, 0, on_retry, t);
 }
 
+static void take_addresses(EcTunnel *t, const EcAddress *addresses, size_t n)
+{
+	if (n == t->n_remotes && memcmp(addresses, t->remotes, n * sizeof(*addresses)) == 0)
+		return;
+	g_free(t->remotes);
+	t->remotes = g_memdup2(addresses, n * sizeof(*addresses));
+	t->n_remotes = n;
+	t->turn = 0;
+	if (t->session)
+		ec_session_hurry(t->session);
+}
+
 static void on_resolved(const EcAddress *addresses, size_t n, void *userdata)
 {
 	EcTunnel *t = userdata;
@@ -233,21 +276,18 @@ static void on_resolved(const EcAddress *addresses, size_t n, void *userdata)
 	t->resolve = ec_resolve_free(t->resolve);
 	if (n > 0) {
 		t->attempts = 0;
-		t->remotes = g_memdup2(addresses, n * sizeof(*addresses));
-		t->n_remotes = n;
-	} else {
+		take_addresses(t, addresses, n);
+	} else if (t->n_remotes == 0) {
 		t->attempts++;
 		retry_later(t);
 	}
 	ec_tunnel_refresh(t);
 }
 
-static int resolve(EcTunnel *t, sd_bus_error *ret_error)
+static int look_up(EcTunnel *t, sd_bus_error *ret_error)
 {
 	EcAddress local = { 0 };
 
-	if (t->n_remotes > 0 || t->resolve || t->retry)
-		return 0;
 	if (t->settings->local)
 		(void)ec_address_from_string(t->settings->local, &local);
 	int r = ec_resolve_new(t->manager->event, t->settings->remote, local.family, on_resolved, t,
@@ -256,6 +296,32 @@ static int resolve(EcTunnel *t, sd_bus_error *ret_error)
 		(void)ec_error(ret_error, EC_ERROR_PEER_UNREACHABLE, "cannot look up %s: %s",
 				t->settings->remote[0], g_strerror(-r));
 	return r;
+}
+
+static int resolve(EcTunnel *t, sd_bus_error *ret_error)
+{
+	return t->n_remotes > 0 || t->resolve || t->retry ? 0 : look_up(t, ret_error);
+}
+
+void ec_tunnel_resolve_again(EcTunnel *t)
+{
+	if (!t->resolve)
+		(void)look_up(t, NULL);
+}
+
+/* A session if the settings ask for one. */
+static void settle_session(EcTunnel *t)
+{
+	bool wanted = t->settings->control == EC_CONTROL_ETHERCORD;
+
+	if (wanted && !t->session) {
+		t->session = ec_session_new(t);
+		ec_answer_refresh(t->manager->answer);
+	} else if (!wanted && t->session) {
+		ec_session_end(t->session);
+		t->session = ec_session_free(t->session);
+		ec_answer_refresh(t->manager->answer);
+	}
 }
 
 /* One round for a wanted tunnel, by ec_reconcile()'s convention. */
@@ -268,14 +334,24 @@ static int attempt(EcTunnel *t, sd_bus_error *ret_error)
 		ec_path_ride(t, ec_underlays_named(t->manager->underlays, t->settings->underlay));
 	if (r >= 0)
 		r = resolve(t, ret_error);
-	return r < 0 ? r : ec_reconcile(t, ret_error);
+	if (r < 0)
+		return r;
+	settle_session(t);
+	return t->session ? ec_session_attempt(t->session, ret_error) : ec_reconcile(t, ret_error);
 }
 
 /* Enters the state that an attempt led to. */
 static void settle(EcTunnel *t, int r, const sd_bus_error *error)
 {
+	const char *token = "", *sentence = "";
+
 	if (r > 0) {
-		set_state(t, EC_STATE_UP, "", "");
+		EcState state = t->session ? ec_session_state(t->session, &token, &sentence)
+					   : EC_STATE_UP;
+
+		if (t->session && !t->session->agreement.encap)
+			ec_reconcile_lower(t);
+		set_state(t, state, token, sentence);
 		return;
 	}
 	ec_reconcile_lower(t);
@@ -309,7 +385,10 @@ int ec_tunnel_activate(EcTunnel *t, sd_bus_error *ret_error)
 	if (!t->wanted) {
 		t->wanted = true;
 		ec_tunnel_record(t);
+		ec_answer_refresh(t->manager->answer);
 	}
+	if (t->session)
+		ec_session_hurry(t->session);
 	run(t, &error);
 	signal_changes(t);
 	return pass_on(t, &error, ret_error);
@@ -320,6 +399,8 @@ void ec_tunnel_drop(EcTunnel *t)
 	if (!t->wanted)
 		return;
 	t->wanted = false;
+	if (t->session)
+		ec_session_end(t->session);
 	ec_reconcile_undo(t);
 	forget_remote(t);
 	ec_path_ride(t, NULL);
@@ -341,6 +422,38 @@ void ec_tunnel_refresh(EcTunnel *t)
 	if (t->wanted)
 		run(t, &error);
 	signal_changes(t);
+}
+
+void ec_tunnel_look(EcTunnel *t)
+{
+	if (t->wanted && t->state != EC_STATE_WAITING)
+		settle(t, 1, NULL);
+	signal_changes(t);
+}
+
+void ec_tunnel_move(EcTunnel *t, const EcAddress *remote)
+{
+	char text[INET6_ADDRSTRLEN];
+	size_t i = 0;
+
+	while (i < t->n_remotes && !ec_address_equal(&t->remotes[i], remote))
+		i++;
+	if (i == t->n_remotes) {
+		g_free(t->remotes);
+		t->remotes = g_memdup2(remote, sizeof(*remote));
+		t->n_remotes = 1;
+		i = 0;
+	}
+	t->turn = i;
+	t->remote = *remote;
+	ec_address_to_string(remote, text);
+	if (t->listener) {
+		g_strfreev(t->settings->remote);
+		t->settings->remote = g_strdupv((char *[]){ text, NULL });
+		ec_tunnel_touch(t, EC_PROPERTY_SETTINGS);
+	}
+	ec_tunnel_touch(t, EC_PROPERTY_REMOTE);
+	ec_tunnel_event(t, "peer-moved", "address", text, NULL);
 }
 
 static void remove_addresses(EcTunnel *t, char *const *addresses, char *const *but)
@@ -376,6 +489,10 @@ static int try_settings(EcTunnel *t, EcSettings *to, sd_bus_error *ret_error)
 		forget_remote(t);
 	if (!is_same(from->underlay, to->underlay))
 		ec_path_ride(t, NULL);
+	if (t->session && ec_settings_differ(from, to, ec_setting_find("remote")))
+		ec_session_end(t->session);
+	else if (t->session)
+		ec_session_resettle(t->session);
 	return t->wanted ? attempt(t, ret_error) : 0;
 }
 

@@ -51,6 +51,7 @@ typedef enum EcProperty {
 	EC_PROPERTY_UNDERLAY = 1 << 11, /* with Protected and ProtectedBy */
 	EC_PROPERTY_PERSISTENT = 1 << 12,
 	EC_PROPERTY_FIDELITY = 1 << 13,
+	EC_PROPERTY_PEER = 1 << 14,
 } EcProperty;
 
 typedef struct EcManager EcManager;
@@ -80,6 +81,7 @@ typedef struct EcTunnel {
 
 	EcAddress *remotes; /* of the setting, names resolved, in order; NULL until then */
 	size_t n_remotes;
+	size_t turn;      /* of the remotes, the one to try first; 0 unless that peer failed */
 	EcAddress remote; /* the one in use; AF_UNSPEC until there is one */
 	EcResolve *resolve;
 	sd_event_source *retry;
@@ -122,7 +124,17 @@ void ec_tunnel_drop(EcTunnel *t);
 int ec_tunnel_update(EcTunnel *t, EcSettings *settings, sd_bus_error *ret_error);
 /* Compares with the kernel and mends. */
 void ec_tunnel_refresh(EcTunnel *t);
+/* Enters the state that the session with the peer is in now; the interface follows. */
+void ec_tunnel_look(EcTunnel *t);
+/* Looks the names of the remotes up anew; what is known stays until there is an answer. */
+void ec_tunnel_resolve_again(EcTunnel *t);
+/* Another address of the peer, which proved who it is. */
+void ec_tunnel_move(EcTunnel *t, const EcAddress *remote);
+/* Tells the bus of something that happened: kind, then pairs of key and text, then NULL. */
+void ec_tunnel_event(EcTunnel *t, const char *kind, ...) G_GNUC_NULL_TERMINATED;
 /* Notes for the next start of the daemon whether the tunnel is wanted. */
 void ec_tunnel_record(const EcTunnel *t);
+/* The settings with what was negotiated in the place of what they leave open. */
+const EcSettings *ec_tunnel_terms(const EcTunnel *t);
 /* Adds bits of properties to be signalled. */
 void ec_tunnel_touch(EcTunnel *t, unsigned properties);

@@ -1,0 +1,637 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "control-cord.h"
+
+#include <errno.h>
+#include <linux/if_ether.h>
+#include <string.h>
+
+#include "log.h"
+#include "manager.h"
+#include "path.h"
+
+/*
+ * DOC: Theory of operation
+ *
+ * What was agreed becomes the tunnel's *terms*: its settings with the open places filled in.
+ * ec_reconcile() makes the interface from these as it does for a tunnel that is all set by hand,
+ * and keeps it so. Its carrier is off (dormant) until frames have crossed, and while the peer is
+ * lost.
+ *
+ * A round ends in on_proved(). Only the leader of the channel, who dialed, goes on to another
+ * encapsulation; the other end proves again and again until it is told. A cord that exists is kept
+ * through all changes that leave the same encapsulation, id and port: another channel, address,
+ * NAT mapping, MTU.
+ *
+ * Behind a NAT the peer's data comes from an address and port that nobody can tell in advance.
+ * mapping.c learns them from the peer's own probes; the agreement takes them over, and the
+ * interface follows in place.
+ */
+
+#define LABEL_DIALER "EXPORTER-ethercord-dialer"
+#define LABEL_ACCEPTOR "EXPORTER-ethercord-acceptor"
+#define IDS_OFFERED 8
+/* Below 2^24, as VNIs are, and above what people give by hand. */
+#define ID_MIN 0x10000
+#define ID_MAX 0xffffff
+
+static const EcLivenessOps liveness_ops;
+
+static const char *runtime_dir(const EcSession *s)
+{
+	return ec_store_runtime_dir(s->tunnel->manager->store);
+}
+
+static void save(EcSession *s)
+{
+	EcTunnel *t = s->tunnel;
+	const EcCord cord = {
+		.agreement = s->agreement,
+		.remote = t->remote,
+		.listener = t->listener ? t->listener->settings->name : NULL,
+		.peer = t->listener ? t->settings->identity : t->peer,
+		.mode = t->settings->mode,
+		.interface = t->ifname,
+		.proven = s->crossed > 0,
+		.instance = s->instance,
+	};
+
+	ec_cord_save(runtime_dir(s), ec_tunnel_name(t), &cord);
+}
+
+void ec_cord_settle_terms(EcSession *s)
+{
+	s->terms = ec_settings_free(s->terms);
+	if (s->agreement.encap)
+		s->terms = ec_agreement_terms(&s->agreement, s->tunnel->settings);
+}
+
+/* Abilities */
+
+static bool is_possible(EcManager *m, const EcSettings *s, const EcEncap *e, int family)
+{
+	return ec_manager_can_do(m, e) && ec_encap_verify(e, s, family, NULL) >= 0;
+}
+
+int ec_session_abilities(EcManager *m, const EcSettings *settings, const EcAddress *remote,
+		const EcEncap *ret[static EC_ENCAPS_MAX + 1], EcPath *ret_path,
+		sd_bus_error *ret_why)
+{
+	EcUnderlay *u = NULL;
+	size_t kept = 0;
+
+	ec_encap_candidates(settings, remote->family, ret);
+	for (size_t i = 0; ret[i]; i++) {
+		if (is_possible(m, settings, ret[i], remote->family))
+			ret[kept++] = ret[i];
+	}
+	ret[kept] = NULL;
+	if (!kept)
+		return ec_error(ret_why, EC_ERROR_NOT_SUPPORTED,
+				"this kernel can do none of the encapsulations allowed");
+	int r = ec_path_to(m, settings, remote, ret, ret_path, &u, ret_why);
+	if (r > 0 && u)
+		ec_underlays_release(m->underlays, u);
+	return r == 0 ? -EHOSTUNREACH : r;
+}
+
+static uint32_t bridge_mtu(EcManager *m, const EcSettings *s)
+{
+	g_auto(EcLink) link = { 0 };
+
+	return s->bridge && ec_kernel_link_by_name(m->kernel, s->bridge, &link, NULL) > 0 ? link.mtu
+											  : 0;
+}
+
+static void own_mac(EcManager *m, const EcSettings *s, uint8_t ret[static 6])
+{
+	if (s->mac)
+		(void)ec_mac_from_string(s->mac, ret);
+	else
+		ec_manager_mac(m, "tunnel", s->name, ret);
+}
+
+static bool is_free(const EcEncap *encap, uint32_t id, uint16_t port, void *userdata)
+{
+	const EcTunnel *t = userdata;
+
+	return ec_manager_id_is_free(t->manager, encap, id, port, &t->remote, t);
+}
+
+static void look_at_self(EcSession *s, const EcEncap *const *candidates, const EcPath *path,
+		const EcAddress *remote, EcAgreementSide *ret)
+{
+	EcTunnel *t = s->tunnel;
+
+	*ret = (EcAgreementSide){
+		.settings = t->settings,
+		.candidates = candidates,
+		.local = path->local,
+		.remote = *remote,
+		.path_mtu = path->mtu,
+		.bridge_mtu = bridge_mtu(t->manager, t->settings),
+		.before = s->agreement,
+		.refused = s->refused,
+		.is_free = is_free,
+		.userdata = t,
+	};
+	own_mac(t->manager, t->settings, ret->mac);
+}
+
+void ec_session_greet(EcManager *m, const EcSettings *settings, const EcTunnel *t,
+		const EcEncap *const *candidates, const EcPath *path, EcControlMessage *ret)
+{
+	const EcSession *s = t ? t->session : NULL;
+
+	*ret = (EcControlMessage){
+		.type = EC_CONTROL_WELCOME,
+		.protocol = EC_CONTROL_PROTOCOL,
+		.minor = EC_CONTROL_MINOR,
+		.nonce = s ? s->nonce : 0,
+		.instance = ec_session_instance(m, settings->name),
+		.bridged = settings->bridge != NULL,
+		.any_order = !settings->encapsulation ||
+			     g_str_equal(settings->encapsulation[0], "auto"),
+		.path_mtu = path->mtu,
+		.mtu = settings->mtu,
+		.bridge_mtu = bridge_mtu(m, settings),
+	};
+	g_strlcpy(ret->name, settings->name, sizeof(ret->name));
+	g_strlcpy(ret->full_frames, ec_settings_word("full-frames", settings->full_frames),
+			sizeof(ret->full_frames));
+	own_mac(m, settings, ret->mac);
+	for (const EcEncap *const *e = candidates; *e && ret->n_encaps < EC_CONTROL_ENCAPS_MAX;
+			e++) {
+		EcControlEncap *c = &ret->encaps[ret->n_encaps++];
+
+		g_strlcpy(c->name, (*e)->name, sizeof(c->name));
+		g_strlcpy(c->plane, "kernel", sizeof(c->plane));
+		if ((*e)->flags & EC_ENCAP_UDP)
+			c->data_port = settings->data_port ? settings->data_port : (*e)->data_port;
+	}
+	if (s && s->agreement.encap) {
+		g_strlcpy(ret->encapsulation, s->agreement.encap->name, sizeof(ret->encapsulation));
+		ret->id = s->agreement.id;
+	}
+	for (unsigned i = 0; i < 1000 && ret->n_ids < IDS_OFFERED; i++) {
+		uint32_t id = (uint32_t)g_random_int_range(ID_MIN, ID_MAX + 1);
+
+		if (ec_manager_id_is_unused(m, id))
+			ret->ids[ret->n_ids++] = id;
+	}
+}
+
+/* Rounds */
+
+static void send_choose(EcSession *s)
+{
+	const EcTunnel *t = s->tunnel;
+	const EcAgreement *a = &s->agreement;
+	EcControlMessage m = {
+		.type = EC_CONTROL_CHOOSE,
+		.protocol = EC_CONTROL_PROTOCOL,
+		.minor = EC_CONTROL_MINOR,
+		.nonce = s->nonce,
+		.instance = ec_session_instance(t->manager, ec_tunnel_name(t)),
+		.bridged = t->settings->bridge != NULL,
+		.local = *ec_channel_local(s->channel),
+		.id = a->id,
+		.data_port = a->data_port,
+		.path_mtu = a->path_mtu,
+		.mtu = a->mtu,
+		.size = a->size,
+		.round = ++s->round,
+	};
+
+	g_strlcpy(m.name, ec_tunnel_name(t), sizeof(m.name));
+	g_strlcpy(m.mode, ec_settings_word("mode", t->settings->mode), sizeof(m.mode));
+	g_strlcpy(m.encapsulation, a->encap->name, sizeof(m.encapsulation));
+	g_strlcpy(m.plane, "kernel", sizeof(m.plane));
+	memcpy(m.mac, a->mac, sizeof(m.mac));
+	ec_channel_send(s->channel, &m);
+}
+
+static void tell_chosen(EcSession *s)
+{
+	const EcAgreement *a = &s->agreement;
+	g_autofree char *id = g_strdup_printf("%u", a->id), *mtu = g_strdup_printf("%u", a->mtu);
+
+	ec_tunnel_event(s->tunnel, "chose", "encapsulation", a->encap->name, "id", id, "mtu", mtu,
+			"nat", a->nat ? "yes" : "no", NULL);
+}
+
+static int take_keys(EcSession *s)
+{
+	int r = ec_channel_export(s->channel, s->leads ? LABEL_DIALER : LABEL_ACCEPTOR, s->keys.tx);
+
+	if (r >= 0)
+		r = ec_channel_export(
+				s->channel, s->leads ? LABEL_ACCEPTOR : LABEL_DIALER, s->keys.rx);
+	s->rekey = true;
+	return r;
+}
+
+/* What is agreed now is in force; the interface is made or changed in the tunnel's next round. */
+static void adopt(EcSession *s, const EcAgreement *a)
+{
+	bool same = ec_agreement_same_cord(a, &s->agreement);
+	bool as_was = same && s->phase == EC_PHASE_LIVE && a->mtu == s->agreement.mtu &&
+		      a->size == s->agreement.size && a->path_mtu == s->agreement.path_mtu;
+
+	if (!same)
+		s->crossed = 0;
+	s->agreement = *a;
+	ec_cord_settle_terms(s);
+	s->prove = !as_was;
+	/* A cord that carries frames goes on carrying them while it is looked at. */
+	if (!s->crossed || s->phase != EC_PHASE_LIVE) {
+		g_autofree char *sentence = g_strdup_printf("trying whether frames of %u bytes "
+							    "cross with %s",
+				a->size, a->encap->name);
+		ec_session_set_phase(s, EC_PHASE_PROVING, "Probing", sentence);
+	}
+	save(s);
+}
+
+/* Of what carried something, that which carried most. */
+static const EcEncap *best_of(const EcSession *s, uint32_t *ret_size)
+{
+	const EcEncap *best = NULL;
+
+	*ret_size = 0;
+	for (size_t i = 0; s->refused[i]; i++) {
+		if (s->carried[i] > *ret_size) {
+			*ret_size = s->carried[i];
+			best = s->refused[i];
+		}
+	}
+	return best;
+}
+
+static bool is_bridged(const EcSession *s)
+{
+	return s->tunnel->settings->mode != EC_MODE_POINT_TO_POINT;
+}
+
+/* Full frames cross with none. A bridge port that answers too-big keeps its MTU: hosts learn. */
+static int settle_for_less(EcSession *s, const EcAgreementSide *side, EcAgreement *ret,
+		sd_bus_error *ret_error)
+{
+	g_auto(sd_bus_error) ignored = SD_BUS_ERROR_NULL;
+	EcAgreementSide less = *side;
+	uint32_t size;
+	const EcEncap *const best[] = { best_of(s, &size), NULL };
+
+	if (!best[0] || s->lesser)
+		return -EHOSTUNREACH;
+	less.candidates = best;
+	less.refused = NULL;
+	int r = ec_agreement_choose(&less, s->welcome, ret, &ignored);
+	if (r < 0)
+		return r;
+	ret->size = size;
+	if (!is_bridged(s) || !(ret->encap->flags & EC_ENCAP_TOO_BIG))
+		ret->mtu = size;
+	s->lesser = true;
+	sd_bus_error_free(ret_error);
+	return 0;
+}
+
+int ec_cord_choose(EcSession *s, sd_bus_error *ret_error)
+{
+	const EcEncap *candidates[EC_ENCAPS_MAX + 1];
+	EcTunnel *t = s->tunnel;
+	const EcAddress *remote = ec_channel_remote(s->channel);
+	EcAgreementSide side;
+	EcAgreement a;
+	EcPath path;
+	int r = ec_session_abilities(t->manager, t->settings, remote, candidates, &path, ret_error);
+
+	if (r < 0)
+		return r;
+	look_at_self(s, candidates, &path, remote, &side);
+	r = ec_agreement_choose(&side, s->welcome, &a, ret_error);
+	if (r < 0 && s->refused[0])
+		r = settle_for_less(s, &side, &a, ret_error) < 0 ? r : 0;
+	if (r >= 0)
+		r = take_keys(s);
+	if (r < 0)
+		return r;
+	adopt(s, &a);
+	send_choose(s);
+	tell_chosen(s);
+	return 0;
+}
+
+int ec_cord_accept(EcSession *s, const EcControlMessage *choose, sd_bus_error *ret_error)
+{
+	const EcEncap *candidates[EC_ENCAPS_MAX + 1];
+	EcTunnel *t = s->tunnel;
+	const EcAddress *remote = ec_channel_remote(s->channel);
+	EcControlMessage ready = { .type = EC_CONTROL_READY, .round = choose->round };
+	EcAgreementSide side;
+	EcAgreement a;
+	EcPath path;
+	int r = ec_session_abilities(t->manager, t->settings, remote, candidates, &path, ret_error);
+
+	if (r < 0)
+		return r;
+	look_at_self(s, candidates, &path, remote, &side);
+	r = ec_agreement_accept(&side, choose, &a, ret_error);
+	if (r >= 0)
+		r = take_keys(s);
+	if (r < 0)
+		return r;
+	s->round = choose->round;
+	adopt(s, &a);
+	tell_chosen(s);
+	ec_tunnel_refresh(t);
+	if (t->state == EC_STATE_FAILED)
+		return ec_error(ret_error, EC_ERROR_REFUSED, "%s", t->sentence);
+	memcpy(ready.mac, a.mac, sizeof(ready.mac));
+	ready.mtu = a.mtu;
+	if (s->channel)
+		ec_channel_send(s->channel, &ready);
+	return 0;
+}
+
+/* Probes */
+
+static void begin_proof(EcSession *s)
+{
+	s->prove = false;
+	ec_liveness_prove(s->liveness, s->agreement.size);
+}
+
+void ec_cord_ready(EcSession *s)
+{
+	s->ready = true;
+	ec_tunnel_event(s->tunnel, "ready", NULL);
+	/* What was sent before may have found nobody: the time counts from now. */
+	if (s->phase == EC_PHASE_PROVING && s->liveness)
+		begin_proof(s);
+}
+
+static void tell_crossed(EcSession *s, uint32_t size)
+{
+	g_autofree char *bytes = g_strdup_printf("%u", size);
+
+	ec_tunnel_event(s->tunnel, "proved", "encapsulation", s->agreement.encap->name, "size",
+			bytes, NULL);
+}
+
+/* Up; the reason says what the path does not carry. */
+static void set_live(EcSession *s)
+{
+	g_autoptr(GString) sentence = g_string_new(NULL);
+	const EcEncap *used = s->agreement.encap;
+
+	if (s->lesser || s->crossed < s->agreement.mtu) {
+		g_string_printf(sentence,
+				"the path drops fragments: packets of up to %u bytes cross with "
+				"%s, larger ones do not",
+				s->crossed, used->name);
+	} else if (s->refused[0]) {
+		g_string_append(sentence, "the path does not carry ");
+		for (size_t i = 0; s->refused[i]; i++)
+			g_string_append_printf(sentence, "%s%s%s", i ? ", " : "",
+					s->carried[i] ? "full frames with " : "",
+					s->refused[i]->name);
+		g_string_append_printf(sentence, "; %s is used", used->name);
+	}
+	ec_session_set_phase(s, EC_PHASE_LIVE, sentence->len ? "RefusedByPath" : "", sentence->str);
+}
+
+static void note_refused(EcSession *s, uint32_t size)
+{
+	g_autofree char *bytes = g_strdup_printf("%u", size);
+	size_t n = 0;
+
+	while (s->refused[n])
+		n++;
+	if (n < EC_ENCAPS_MAX) {
+		s->refused[n] = s->agreement.encap;
+		s->carried[n] = size;
+		s->refused[n + 1] = NULL;
+	}
+	ec_tunnel_event(s->tunnel, "refused-by-path", "encapsulation", s->agreement.encap->name,
+			"largest", bytes, NULL);
+}
+
+static void on_proved(EcLiveness *l, uint32_t size, void *userdata)
+{
+	EcSession *s = userdata;
+
+	if (size >= s->agreement.size) {
+		bool news = s->crossed != size || s->phase != EC_PHASE_LIVE;
+
+		s->crossed = size;
+		set_live(s);
+		tell_crossed(s, size);
+		save(s);
+		if (news)
+			ec_tunnel_refresh(s->tunnel);
+	} else if (s->channel && s->leads && s->ready) {
+		note_refused(s, size);
+		s->crossed = 0;
+		ec_session_choose(s);
+	} else if (s->channel) {
+		begin_proof(s); /* until the leader finds another, or is ready */
+	} else if (s->crossed) {
+		ec_liveness_watch(l);
+		ec_session_set_phase(
+				s, EC_PHASE_LOST, "PeerUnreachable", "the peer does not answer");
+		ec_tunnel_refresh(s->tunnel);
+	}
+}
+
+static void set_lost(EcSession *s)
+{
+	ec_session_set_phase(s, EC_PHASE_LOST, "PeerUnreachable",
+			"the peer does not answer; the cord is kept and recovers by itself");
+	ec_session_schedule(s);
+	ec_tunnel_event(s->tunnel, "peer-lost", NULL);
+	ec_tunnel_refresh(s->tunnel);
+}
+
+static void on_lost(EcLiveness *l, void *userdata)
+{
+	EcSession *s = userdata;
+
+	if (s->phase == EC_PHASE_LIVE && s->unattended <= ec_session_now(s))
+		set_lost(s);
+}
+
+static void on_found(EcLiveness *l, void *userdata)
+{
+	EcSession *s = userdata;
+
+	if (s->phase != EC_PHASE_LOST)
+		return;
+	set_live(s);
+	ec_tunnel_event(s->tunnel, "peer-found", NULL);
+	ec_tunnel_refresh(s->tunnel);
+}
+
+static const EcLivenessOps liveness_ops = {
+	.proved = on_proved,
+	.lost = on_lost,
+	.found = on_found,
+};
+
+void ec_cord_judge(EcSession *s)
+{
+	bool lost = !s->liveness || ec_liveness_is_lost(s->liveness);
+
+	if (s->phase == EC_PHASE_LIVE && !s->channel && lost)
+		set_lost(s);
+}
+
+/* Interface */
+
+static void on_moved(EcMapping *m, const EcAddress *address, uint16_t port, void *userdata)
+{
+	EcSession *s = userdata;
+	char text[INET6_ADDRSTRLEN];
+	g_autofree char *number = g_strdup_printf("%u", port);
+
+	if (s->agreement.remote_data_port == port &&
+			ec_address_equal(&s->agreement.data_remote, address))
+		return;
+	s->agreement.data_remote = *address;
+	s->agreement.remote_data_port = port;
+	ec_cord_settle_terms(s);
+	save(s);
+	ec_tunnel_event(s->tunnel, "peer-moved", "address", ec_address_to_string(address, text),
+			"port", number, NULL);
+	ec_tunnel_refresh(s->tunnel);
+}
+
+/* Only the end that a NAT hides the other from has to learn. */
+static void follow_mapping(EcSession *s)
+{
+	EcTunnel *t = s->tunnel;
+	g_auto(sd_bus_error) error = SD_BUS_ERROR_NULL;
+	bool wanted = s->agreement.nat && !s->leads && (s->agreement.encap->flags & EC_ENCAP_UDP);
+
+	if (s->mapping && wanted && s->mapped_ifindex == t->path.ifindex)
+		return;
+	s->mapping = ec_mapping_free(s->mapping);
+	if (!wanted)
+		return;
+	const EcMappingSpec spec = {
+		.ifindex = t->path.ifindex,
+		.family = t->remote.family,
+		.data_port = s->agreement.data_port,
+		.vxlan = s->agreement.encap->flags & EC_ENCAP_SHARES_PORT,
+		.id = s->agreement.id,
+	};
+	s->mapped_ifindex = t->path.ifindex;
+	if (ec_mapping_new(t->manager->event, &spec, s->liveness, on_moved, s, &s->mapping,
+			    &error) < 0)
+		ec_log_tunnel(LOG_WARNING, t, "the peer's NAT cannot be followed: %s",
+				error.message);
+}
+
+static EcLivenessSpec spec_of(const EcSession *s)
+{
+	const EcTunnel *t = s->tunnel;
+	EcLivenessSpec spec = {
+		.ifindex = t->ifindex,
+		.ethernet = s->agreement.encap->flags & EC_ENCAP_ETHERNET,
+		.dialer = s->leads,
+		.interval_ms = t->settings->keepalive_interval,
+		.timeout_ms = t->settings->keepalive_timeout,
+	};
+
+	memcpy(spec.mac, s->agreement.mac, sizeof(spec.mac));
+	return spec;
+}
+
+int ec_cord_bind(EcSession *s, sd_bus_error *ret_error)
+{
+	EcTunnel *t = s->tunnel;
+	EcLivenessSpec spec = spec_of(s);
+	bool anew = memcmp(&spec, &s->spec, sizeof(spec)) != 0;
+	int r = 0;
+
+	if (!s->liveness && !s->rekey)
+		return 1; /* taken over from an earlier daemon: the keys come with the channel */
+	if (!s->liveness) {
+		r = ec_liveness_new(t->manager->event, &spec, &s->keys, &liveness_ops, s,
+				&s->liveness, ret_error);
+	} else if (anew) {
+		r = ec_liveness_rebind(s->liveness, &spec, ret_error);
+	}
+	if (r < 0)
+		return r;
+	if (s->rekey && s->liveness)
+		ec_liveness_rekey(s->liveness, &s->keys);
+	s->spec = spec;
+	follow_mapping(s);
+	if (s->prove || (anew && s->bound != t->ifindex) || s->paused)
+		begin_proof(s);
+	else if (s->rekey)
+		ec_liveness_ask(s->liveness);
+	s->bound = t->ifindex;
+	s->rekey = s->paused = false;
+	return 1;
+}
+
+void ec_cord_pause(EcSession *s)
+{
+	if (s->liveness && !s->paused) {
+		ec_liveness_pause(s->liveness);
+		s->paused = true;
+	}
+	if (s->phase == EC_PHASE_LIVE)
+		ec_session_set_phase(s, EC_PHASE_LOST, "", "");
+}
+
+void ec_session_fill(const EcSession *s, EcWire *wire, EcMtu *mtu)
+{
+	const EcAgreement *a = &s->agreement;
+
+	if (!a->encap)
+		return;
+	wire->nat = a->nat && (a->encap->flags & EC_ENCAP_UDP);
+	wire->remote_data_port = a->remote_data_port;
+	if (a->data_remote.family == wire->remote.family)
+		wire->remote = a->data_remote;
+	if (s->crossed && s->crossed < mtu->mtu) {
+		uint32_t header = a->encap->flags & EC_ENCAP_ETHERNET ? ETH_HLEN : 0;
+
+		mtu->largest_frame = MIN(mtu->largest_frame, s->crossed + header);
+		mtu->whole = MIN(mtu->whole, s->crossed);
+	}
+}
+
+uint32_t ec_session_path_mtu(const EcSession *s, uint32_t own)
+{
+	uint32_t both = s->agreement.path_mtu;
+
+	return both && own ? MIN(both, own) : MAX(both, own);
+}
+
+EcLivenessStatistics ec_session_statistics(const EcSession *s)
+{
+	return s->liveness ? ec_liveness_statistics(s->liveness) : (EcLivenessStatistics){ 0 };
+}
+
+void ec_cord_free(EcSession *s)
+{
+	s->mapping = ec_mapping_free(s->mapping);
+	s->liveness = ec_liveness_free(s->liveness);
+	s->terms = ec_settings_free(s->terms);
+	explicit_bzero(&s->keys, sizeof(s->keys));
+}
+
+void ec_cord_drop(EcSession *s)
+{
+	ec_cord_free(s);
+	s->agreement = (EcAgreement){ 0 };
+	s->spec = (EcLivenessSpec){ 0 };
+	s->bound = 0;
+	s->crossed = 0;
+	s->lesser = s->prove = s->rekey = s->paused = s->ready = false;
+	ec_cord_forget(runtime_dir(s), ec_tunnel_name(s->tunnel));
+}
