@@ -47,7 +47,8 @@ static const struct {
 	const char *sentence; /* instead of the error's own; %s: the tunnel */
 } meanings[] = {
 	{ EC_ERROR_NO_SUCH_TUNNEL, CTL_NOT_FOUND, NULL },
-	{ SD_BUS_ERROR_UNKNOWN_OBJECT, CTL_NOT_FOUND, "there is no such tunnel" },
+	{ EC_ERROR_NO_SUCH_LISTENER, CTL_NOT_FOUND, NULL },
+	{ SD_BUS_ERROR_UNKNOWN_OBJECT, CTL_NOT_FOUND, "there is no such tunnel or listener" },
 	{ SD_BUS_ERROR_SERVICE_UNKNOWN, CTL_NO_DAEMON, "ethercordd is not running" },
 	{ SD_BUS_ERROR_NAME_HAS_NO_OWNER, CTL_NO_DAEMON, "ethercordd is not running" },
 	{ SD_BUS_ERROR_NO_REPLY, CTL_NO_DAEMON, "ethercordd ended before it answered" },
@@ -66,7 +67,8 @@ int ctl_fail(const sd_bus_error *error, int r, const char *name, int otherwise)
 		if (!meanings[i].sentence)
 			return ctl_complain(meanings[i].code, "%s", message);
 		if (meanings[i].code == CTL_NOT_FOUND && name)
-			return ctl_complain(CTL_NOT_FOUND, "there is no tunnel '%s'", name);
+			return ctl_complain(
+					CTL_NOT_FOUND, "there is no tunnel or listener '%s'", name);
 		return ctl_complain(meanings[i].code, "%s", meanings[i].sentence);
 	}
 	if (g_str_has_prefix(error_name, "org.freedesktop.DBus.Error.Spawn."))
@@ -76,13 +78,33 @@ int ctl_fail(const sd_bus_error *error, int r, const char *name, int otherwise)
 	return ctl_complain(otherwise, "%s", message);
 }
 
-char *ctl_tunnel_path(const char *name)
+static char *encode(const char *prefix, const char *name)
 {
 	char *path;
-	int r = sd_bus_path_encode(CTL_TUNNEL_PATH, name, &path);
+	int r = sd_bus_path_encode(prefix, name, &path);
 
 	g_assert(r >= 0);
 	return path;
+}
+
+char *ctl_tunnel_path(const char *name)
+{
+	return encode(CTL_TUNNEL_PATH, name);
+}
+
+char *ctl_listener_path(const char *name)
+{
+	return encode(CTL_LISTENER_PATH, name);
+}
+
+bool ctl_is_listener(Ctl *ctl, const char *name)
+{
+	g_autofree char *path = ctl_listener_path(name);
+	g_auto(sd_bus_error) error = SD_BUS_ERROR_NULL;
+	g_autoptr(sd_bus_message) reply = NULL;
+
+	return sd_bus_get_property(ctl->bus, CTL_BUS_NAME, path, CTL_LISTENER, "Name", &error,
+			       &reply, "s") >= 0;
 }
 
 int ctl_get_objects(Ctl *ctl, bool start_daemon, json_t **ret, sd_bus_error *ret_error)
@@ -137,6 +159,7 @@ json_t *ctl_pick(const json_t *objects, const char *interface)
 
 typedef struct Batch {
 	Ctl *ctl;
+	const char *interface, *member, *argument;
 	CtlReplyFunc func;
 	void *userdata;
 	size_t in_flight;
@@ -145,29 +168,47 @@ typedef struct Batch {
 typedef struct Call {
 	Batch *batch;
 	const char *name;
+	bool listener; /* no tunnel has the name */
 } Call;
+
+static int on_reply(sd_bus_message *reply, void *userdata, sd_bus_error *ret_error);
+
+static const char *word_for(const Call *call, const char *word)
+{
+	return call->listener && g_strcmp0(word, CTL_TUNNEL) == 0 ? CTL_LISTENER : word;
+}
+
+static int send_call(Call *call)
+{
+	const Batch *batch = call->batch;
+	g_autofree char *path = call->listener ? ctl_listener_path(call->name)
+					       : ctl_tunnel_path(call->name);
+	const char *interface = word_for(call, batch->interface);
+	const char *argument = word_for(call, batch->argument);
+	sd_bus *bus = batch->ctl->bus;
+	int r = argument ? sd_bus_call_method_async(bus, NULL, CTL_BUS_NAME, path, interface,
+					   batch->member, on_reply, call, "s", argument)
+			 : sd_bus_call_method_async(bus, NULL, CTL_BUS_NAME, path, interface,
+					   batch->member, on_reply, call, NULL);
+
+	if (r >= 0)
+		call->batch->in_flight++;
+	return r;
+}
 
 static int on_reply(sd_bus_message *reply, void *userdata, sd_bus_error *ret_error)
 {
 	Call *call = userdata;
 
 	call->batch->in_flight--;
+	if (!call->listener &&
+			sd_bus_message_is_method_error(reply, SD_BUS_ERROR_UNKNOWN_OBJECT) > 0) {
+		call->listener = true;
+		if (send_call(call) >= 0)
+			return 0;
+	}
 	call->batch->func(call->batch->ctl, call->name, reply, call->batch->userdata);
 	return 0;
-}
-
-static int send_call(Call *call, const char *interface, const char *member, const char *argument)
-{
-	g_autofree char *path = ctl_tunnel_path(call->name);
-	sd_bus *bus = call->batch->ctl->bus;
-	int r = argument ? sd_bus_call_method_async(bus, NULL, CTL_BUS_NAME, path, interface,
-					   member, on_reply, call, "s", argument)
-			 : sd_bus_call_method_async(bus, NULL, CTL_BUS_NAME, path, interface,
-					   member, on_reply, call, NULL);
-
-	if (r >= 0)
-		call->batch->in_flight++;
-	return r;
 }
 
 int ctl_batch(Ctl *ctl, char **names, const char *interface, const char *member,
@@ -176,7 +217,12 @@ int ctl_batch(Ctl *ctl, char **names, const char *interface, const char *member,
 	size_t n = g_strv_length(names), sent = 0;
 	size_t limit = geteuid() == 0 ? CALLS_IN_FLIGHT_OF_ROOT : CALLS_IN_FLIGHT;
 	g_autoptr(GArray) calls = g_array_new(FALSE, TRUE, sizeof(Call));
-	Batch batch = { .ctl = ctl, .func = func, .userdata = userdata };
+	Batch batch = { .ctl = ctl,
+		.interface = interface,
+		.member = member,
+		.argument = argument,
+		.func = func,
+		.userdata = userdata };
 	int r;
 
 	g_array_set_size(calls, (guint)n); /* never grows: the addresses stay */
@@ -185,7 +231,7 @@ int ctl_batch(Ctl *ctl, char **names, const char *interface, const char *member,
 			Call *call = &g_array_index(calls, Call, sent);
 
 			*call = (Call){ .batch = &batch, .name = names[sent++] };
-			r = send_call(call, interface, member, argument);
+			r = send_call(call);
 			if (r < 0)
 				return r;
 		}

@@ -5,8 +5,8 @@
 
 /*
  * The hidden verb `complete`, which the shell asks for words: verbs, the options of a verb, the
- * names of tunnels, the keys of settings and the values of one. Says nothing when it knows nothing,
- * and starts no daemon.
+ * names of tunnels and listeners, the keys of settings and the values of one. Says nothing when it
+ * knows nothing, and starts no daemon.
  */
 
 static int print_verbs(Ctl *ctl, const char *argument)
@@ -21,13 +21,18 @@ static int print_options(Ctl *ctl, const char *argument)
 	return CTL_OK;
 }
 
-static int print_tunnels(Ctl *ctl, const char *argument)
+/* argument: NULL, or "listener" for those alone. */
+static int print_names(Ctl *ctl, const char *argument)
 {
-	g_autoptr(json_t) objects = NULL, tunnels = NULL;
+	g_autoptr(json_t) objects = NULL, tunnels = NULL, listeners = NULL;
 
 	if (sd_bus_open_system(&ctl->bus) < 0 || ctl_get_objects(ctl, false, &objects, NULL) < 0)
 		return CTL_NO_DAEMON;
 	tunnels = ctl_pick(objects, CTL_TUNNEL);
+	listeners = ctl_pick(objects, CTL_LISTENER);
+	if (g_strcmp0(argument, "listener") == 0)
+		(void)json_array_clear(tunnels);
+	(void)json_array_extend(tunnels, listeners);
 	for (size_t i = 0; i < json_array_size(tunnels); i++) {
 		const json_t *t = json_array_get(tunnels, i);
 
@@ -47,15 +52,23 @@ static void print_keys_of(EcScope scope)
 	}
 }
 
+/* argument: tunnel, listener or peer; NULL is tunnel. */
 static int print_keys(Ctl *ctl, const char *argument)
 {
-	print_keys_of(EC_SCOPE_TUNNEL);
-	return CTL_OK;
+	static const EcScope scopes[] = { EC_SCOPE_TUNNEL, EC_SCOPE_LISTENER, EC_SCOPE_PEER };
+
+	for (size_t i = 0; i < EC_ELEMENTS(scopes); i++) {
+		if (g_str_equal(argument ? argument : "tunnel", ec_scope_to_string(scopes[i]))) {
+			print_keys_of(scopes[i]);
+			return CTL_OK;
+		}
+	}
+	return CTL_NOT_FOUND;
 }
 
 static int print_values(Ctl *ctl, const char *argument)
 {
-	const EcSetting *row = argument ? ec_setting_find(argument) : NULL;
+	const EcSetting *row = argument ? ec_setting_find_in(EC_SCOPE_ALL, argument) : NULL;
 
 	if (!row)
 		return CTL_NOT_FOUND;
@@ -74,7 +87,7 @@ int ctl_verb_complete(Ctl *ctl, int argc, char **argv)
 	} table[] = {
 		{ "verbs", print_verbs },
 		{ "options", print_options },
-		{ "tunnels", print_tunnels },
+		{ "names", print_names },
 		{ "keys", print_keys },
 		{ "values", print_values },
 	};

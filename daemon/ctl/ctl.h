@@ -15,8 +15,10 @@
 #define CTL_BUS_NAME "org.ethercord1"
 #define CTL_ROOT_PATH "/org/ethercord1"
 #define CTL_TUNNEL_PATH CTL_ROOT_PATH "/tunnel"
+#define CTL_LISTENER_PATH CTL_ROOT_PATH "/listener"
 #define CTL_MANAGER "org.ethercord1.Manager"
 #define CTL_TUNNEL "org.ethercord1.Tunnel"
+#define CTL_LISTENER "org.ethercord1.Listener"
 #define CTL_UNDERLAY "org.ethercord1.Underlay"
 #define CTL_PROPERTIES "org.freedesktop.DBus.Properties"
 
@@ -45,14 +47,16 @@ typedef enum CtlEventKind {
 	CTL_EVENT_ADDED,
 	CTL_EVENT_REMOVED,
 	CTL_EVENT_CHANGED,
+	CTL_EVENT_STEP, /* the signal Event of a tunnel */
 	CTL_EVENT_DAEMON_GONE,
 	CTL_EVENT_DAEMON_BACK,
 } CtlEventKind;
 
 typedef struct CtlEvent {
 	CtlEventKind kind;
-	const char *name;   /* of the tunnel; NULL for the daemon's own coming and going */
-	json_t *properties; /* all when added, the new ones when changed, else NULL */
+	const char *name;   /* of the tunnel or listener; NULL for the daemon's coming and going */
+	json_t *properties; /* all when added, the new ones when changed, a step's details */
+	const char *step;   /* kind of a step */
 } CtlEvent;
 
 typedef void (*CtlEventFunc)(Ctl *ctl, const CtlEvent *event, void *userdata);
@@ -69,6 +73,7 @@ struct Ctl {
 	bool all;
 	bool peer;
 	bool report;
+	bool remove;
 	unsigned timeout; /* s */
 	const char *as;
 
@@ -84,6 +89,9 @@ typedef int (*CtlVerb)(Ctl *ctl, int argc, char **argv);
 int ctl_verb_list(Ctl *ctl, int argc, char **argv);
 int ctl_verb_status(Ctl *ctl, int argc, char **argv);
 int ctl_verb_underlays(Ctl *ctl, int argc, char **argv);
+int ctl_verb_listeners(Ctl *ctl, int argc, char **argv);
+int ctl_verb_listen(Ctl *ctl, int argc, char **argv);
+int ctl_verb_peer(Ctl *ctl, int argc, char **argv);
 int ctl_verb_add(Ctl *ctl, int argc, char **argv);
 int ctl_verb_set(Ctl *ctl, int argc, char **argv);
 int ctl_verb_up(Ctl *ctl, int argc, char **argv);
@@ -114,6 +122,9 @@ int ctl_open(Ctl *ctl);
  * name says nothing more precise. */
 int ctl_fail(const sd_bus_error *error, int r, const char *name, int otherwise);
 char *ctl_tunnel_path(const char *name);
+char *ctl_listener_path(const char *name);
+/* Whether a listener has this name: no tunnel has then. */
+bool ctl_is_listener(Ctl *ctl, const char *name);
 /* Every object of the daemon in one call: { path: { interface: { property: value } } }. */
 int ctl_get_objects(Ctl *ctl, bool start_daemon, json_t **ret, sd_bus_error *ret_error);
 /* The objects that have this interface, as an array of their properties in order of Name. Gives a
@@ -124,16 +135,25 @@ int ctl_get_properties(Ctl *ctl, const char *path, const char *interface, json_t
 		sd_bus_error *ret_error);
 
 /* Calls one method of many tunnels, many at a time, and gives each reply (or error reply) to
- * func. argument is a string argument or NULL. */
+ * func. argument is a string argument or NULL. Where no tunnel has the name it is tried on the
+ * listener of that name, for which CTL_LISTENER stands in the place of CTL_TUNNEL. */
 typedef void (*CtlReplyFunc)(Ctl *ctl, const char *name, sd_bus_message *reply, void *userdata);
 int ctl_batch(Ctl *ctl, char **names, const char *interface, const char *member,
 		const char *argument, CtlReplyFunc func, void *userdata);
 
-/* watch.c: calls func for each event of every tunnel from now on; one watch per process. The
- * events come out of sd_bus_process(), in the order in which the daemon sent them. */
+/* change.c */
+/* KEY=VALUE words into settings; complains and returns an exit code. */
+int ctl_parse_settings(EcSettings *s, char **words);
+/* Whether a thing was refused as such, rather than accepted and then unable to come up. */
+bool ctl_is_about_settings(const sd_bus_error *error);
+
+/* watch.c: calls func for each event of every tunnel and listener from now on; one watch per
+ * process. The events come out of sd_bus_process(), in the order in which the daemon sent them. */
 int ctl_watch(Ctl *ctl, CtlEventFunc func, void *userdata, sd_bus_error *ret_error);
 /* One line of JSON for an event: {"event":…,"name":…, then the properties}. */
 void ctl_event_print_json(const char *event, const char *name, const json_t *properties);
+/* The same for a step: {"event":"step","name":…,"kind":…,"details":{…}}. */
+void ctl_step_print_json(const char *name, const char *kind, const json_t *details);
 
 /* wait.c: follows tunnels until each is up or failed. Made before what brings the tunnels up, so
  * that no state is missed. */

@@ -81,6 +81,10 @@ static int examine(Doctor *d, const char *what)
 
 	for (size_t i = 0; what && i < json_array_size(tunnels); i++)
 		is_tunnel |= g_str_equal(ctl_json_string(json_array_get(tunnels, i), "Name"), what);
+	if (what && !is_tunnel && ctl_is_listener(d->ctl, what))
+		return ctl_complain(CTL_USAGE,
+				"%s is a listener; name the tunnel of one of its peers, or an address",
+				what);
 	/* A host name has a dot, or is known from a tunnel; the rest can only be a tunnel. */
 	if (what && !is_tunnel && !is_address(what) && !strchr(what, '.') &&
 			!is_remote(tunnels, what))

@@ -5,13 +5,14 @@ _ethercordctl_words() {
 	mapfile -t COMPREPLY < <(compgen -W "$1" -- "$2")
 }
 
-# KEY=VALUE: keys first, then the words that this key allows. Readline has already taken what
-# stands before the '=' for a word of its own.
+# KEY=VALUE: keys first (of a tunnel, listener or peer), then the words that this key allows.
+# Readline has already taken what stands before the '=' for a word of its own.
 _ethercordctl_setting() {
 	local cur=$1 value done=""
 
 	if [[ $cur != *=* ]]; then
-		mapfile -t COMPREPLY < <(compgen -S = -W "$(ethercordctl complete keys)" -- "$cur")
+		mapfile -t COMPREPLY < <(compgen -S = \
+			-W "$(ethercordctl complete keys "${2:-tunnel}")" -- "$cur")
 		compopt -o nospace
 		return
 	fi
@@ -19,6 +20,19 @@ _ethercordctl_setting() {
 	[[ $value == *,* ]] && done=${value%,*},
 	mapfile -t COMPREPLY < <(compgen -P "$done" \
 		-W "$(ethercordctl complete values "${cur%%=*}")" -- "${value##*,}")
+}
+
+# Whether `set` is about a tunnel or a listener.
+_ethercordctl_sort() {
+	local word
+
+	for word in "$@"; do
+		if ethercordctl complete names listener 2>/dev/null | grep -qxF -- "$word"; then
+			echo listener
+			return
+		fi
+	done
+	echo tunnel
 }
 
 _ethercordctl() {
@@ -60,20 +74,30 @@ _ethercordctl() {
 		_ethercordctl_words "$(ethercordctl complete verbs)" "$cur"
 		;;
 	up | down | remove)
-		_ethercordctl_words "$(ethercordctl complete tunnels 2>/dev/null)" "$cur"
+		_ethercordctl_words "$(ethercordctl complete names 2>/dev/null)" "$cur"
 		;;
 	status | setkey | export | doctor)
-		((n == 0)) && _ethercordctl_words "$(ethercordctl complete tunnels 2>/dev/null)" "$cur"
+		((n == 0)) && _ethercordctl_words "$(ethercordctl complete names 2>/dev/null)" "$cur"
 		;;
 	set)
 		if ((n == 0)); then
-			_ethercordctl_words "$(ethercordctl complete tunnels 2>/dev/null)" "$cur"
+			_ethercordctl_words "$(ethercordctl complete names 2>/dev/null)" "$cur"
 		else
-			_ethercordctl_setting "$cur"
+			_ethercordctl_setting "$cur" "$(_ethercordctl_sort "${words[@]:1}")"
 		fi
 		;;
 	add)
 		((n > 0)) && _ethercordctl_setting "$cur"
+		;;
+	listen)
+		((n > 0)) && _ethercordctl_setting "$cur" listener
+		;;
+	peer)
+		if ((n == 0)); then
+			_ethercordctl_words "$(ethercordctl complete names listener 2>/dev/null)" "$cur"
+		elif ((n > 1)); then
+			_ethercordctl_setting "$cur" peer
+		fi
 		;;
 	esac
 }

@@ -249,6 +249,11 @@ int ctl_verb_export(Ctl *ctl, int argc, char **argv)
 	if (r < 0)
 		return ctl_fail(&error, r, NULL, CTL_ERROR);
 	const json_t *tunnel = json_object_get(json_object_get(objects, path), CTL_TUNNEL);
+	if (!tunnel && ctl_is_listener(ctl, argv[1]))
+		return ctl_complain(CTL_ERROR,
+				"%s is a listener; no other program can be told of one, only of the "
+				"tunnels of its peers",
+				argv[1]);
 	if (!tunnel)
 		return ctl_complain(CTL_NOT_FOUND, "there is no tunnel '%s'", argv[1]);
 	return export(ctl, argv[1], tunnel, objects, format);

@@ -5,11 +5,11 @@
 #include <stdio.h>
 #include <string.h>
 
-/* What is known of each tunnel, so that a line can say what is new, and so that what changed while
- * the daemon was restarted is told as well. */
+/* What is known of each tunnel and listener, so that a line can say what is new, and so that what
+ * changed while the daemon was restarted is told as well. */
 typedef struct Monitor {
 	Ctl *ctl;
-	json_t *tunnels; /* { name: { property: value } } */
+	json_t *tunnels; /* { name: { property: value } }, listeners, too */
 	bool stale;      /* the daemon is back: read everything again */
 } Monitor;
 
@@ -17,7 +17,7 @@ typedef struct Monitor {
 static bool is_quiet(const char *key)
 {
 	static const char *const keys[] = { "Name", "State", "StateReason", "SinceUsec", "Settings",
-		"Ifindex", NULL };
+		"Ifindex", "PeerSettings", NULL };
 
 	return g_strv_contains(keys, key);
 }
@@ -28,8 +28,39 @@ static void print_line(const char *name, const char *text)
 	g_autofree char *time = g_date_time_format(now, "%H:%M:%S");
 	g_autofree char *clean = ctl_clean(text);
 
-	(void)printf("%s %s: %s\n", time, name, clean);
+	(void)printf("%s.%03d %s: %s\n", time, g_date_time_get_microsecond(now) / 1000, name,
+			clean);
 	(void)fflush(stdout);
+}
+
+/* A step of a tunnel: its kind, and each detail as KEY=VALUE. The kinds line up. */
+static void print_step(const char *name, const char *kind, const json_t *details)
+{
+	g_autoptr(GString) line = g_string_new(NULL);
+
+	g_string_append_printf(line, "%-15s", kind);
+	for (CtlMember m = ctl_json_first(details); m.key; m = ctl_json_next(details, m)) {
+		g_autofree char *text = ctl_json_text(m.value);
+
+		g_string_append_printf(line, " %s=%s", m.key, text);
+	}
+	print_line(name, g_strchomp(line->str));
+}
+
+/* Objects by their names, lists of them with commas. */
+static char *shown_text(const json_t *value)
+{
+	g_autofree char *text = ctl_json_text(value);
+	g_auto(GStrv) items = g_strsplit(text, ",", -1);
+
+	for (char **i = items; *i; i++) {
+		if (g_str_has_prefix(*i, CTL_ROOT_PATH)) {
+			char *name = g_strdup(strrchr(*i, '/') + 1);
+			g_free(*i);
+			*i = name;
+		}
+	}
+	return *text ? g_strjoinv(",", items) : g_strdup("-");
 }
 
 static char *describe_state(const json_t *properties)
@@ -52,10 +83,7 @@ static void print_changes(const char *name, const json_t *all, json_t *changed)
 	for (CtlMember m = ctl_json_first(changed); m.key; m = ctl_json_next(changed, m)) {
 		if (is_quiet(m.key))
 			continue;
-		g_autofree char *text = ctl_json_text(m.value);
-		const char *shown = g_str_has_prefix(text, CTL_ROOT_PATH) ? strrchr(text, '/') + 1
-				    : *text                               ? text
-									  : "-";
+		g_autofree char *shown = shown_text(m.value);
 		g_string_append_printf(rest, "%s%s %s", rest->len ? ", " : "", m.key, shown);
 	}
 	if (rest->len)
@@ -128,6 +156,12 @@ static void on_event(Ctl *ctl, const CtlEvent *event, void *userdata)
 	case CTL_EVENT_CHANGED:
 		on_news(monitor, event->name, event->properties);
 		break;
+	case CTL_EVENT_STEP:
+		if (ctl->json != CTL_JSON_OFF)
+			ctl_step_print_json(event->name, event->step, event->properties);
+		else
+			print_step(event->name, event->step, event->properties);
+		break;
 	case CTL_EVENT_DAEMON_GONE:
 		(void)ctl_complain(0, "ethercordd ended; waiting for its return");
 		break;
@@ -139,12 +173,14 @@ static void on_event(Ctl *ctl, const CtlEvent *event, void *userdata)
 
 static int read_tunnels(Monitor *monitor, bool first, sd_bus_error *ret_error)
 {
-	g_autoptr(json_t) objects = NULL, tunnels = NULL, now = json_object();
+	g_autoptr(json_t) objects = NULL, tunnels = NULL, listeners = NULL, now = json_object();
 	int r = ctl_get_objects(monitor->ctl, first, &objects, ret_error);
 
 	if (r < 0)
 		return r;
 	tunnels = ctl_pick(objects, CTL_TUNNEL);
+	listeners = ctl_pick(objects, CTL_LISTENER);
+	(void)json_array_extend(tunnels, listeners);
 	for (size_t i = 0; i < json_array_size(tunnels); i++) {
 		json_t *t = json_array_get(tunnels, i);
 
@@ -174,7 +210,7 @@ static int run(Monitor *monitor, sd_bus_error *ret_error)
 		r = read_tunnels(monitor, true, ret_error);
 	if (r < 0)
 		return r;
-	(void)fprintf(stderr, "ethercordctl: watching; %zu tunnels now\n",
+	(void)fprintf(stderr, "ethercordctl: watching; %zu tunnels and listeners now\n",
 			json_object_size(monitor->tunnels));
 	for (;;) {
 		r = sd_bus_process(monitor->ctl->bus, NULL);

@@ -76,5 +76,10 @@ static void print_scope(EcScope scope)
 
 void ctl_print_settings(void)
 {
+	(void)puts("Of a tunnel:\n");
 	print_scope(EC_SCOPE_TUNNEL);
+	(void)puts("\nOf a listener:\n");
+	print_scope(EC_SCOPE_LISTENER);
+	(void)puts("\nOf a peer of a listener:\n");
+	print_scope(EC_SCOPE_PEER);
 }

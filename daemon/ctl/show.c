@@ -41,12 +41,48 @@ static int get_objects(Ctl *ctl, json_t **ret)
 	return r < 0 ? ctl_fail(&error, r, NULL, CTL_ERROR) : CTL_OK;
 }
 
+/* Empty where any that fits is taken. */
+static char *listener_mode(const json_t *l)
+{
+	return ctl_json_text(setting_of(l, "mode") ? setting_of(l, "mode") : json_null());
+}
+
+static void add_listeners(CtlTable *table, const json_t *listeners)
+{
+	for (size_t i = 0; i < json_array_size(listeners); i++) {
+		const json_t *l = json_array_get(listeners, i);
+		const json_t *allowed = setting_of(l, "allow");
+		g_autofree char *mode = listener_mode(l);
+		g_autofree char *allow = allowed ? ctl_json_text(allowed) : NULL;
+		g_autofree char *port = g_strdup_printf(
+				"%" JSON_INTEGER_FORMAT, ctl_json_integer(l, "Port"));
+		g_autofree char *peers = g_strdup_printf(
+				"%zu", json_array_size(json_object_get(l, "Peers")));
+		const json_t *bridge = setting_of(l, "bridge");
+
+		const char *cells[] = { ctl_json_string(l, "Name"), mode,
+			ctl_json_string(l, "State"), port,
+			bridge ? json_string_value(bridge) : NULL, peers, allow };
+		ctl_table_add(table, cells);
+	}
+}
+
+static CtlTable *listeners_table(const json_t *listeners)
+{
+	static const char *const titles[] = { "LISTENER", "MODE", "STATE", "PORT", "BRIDGE",
+		"PEERS", "ALLOW", NULL };
+	CtlTable *table = ctl_table_new(titles);
+
+	add_listeners(table, listeners);
+	return table;
+}
+
 int ctl_verb_list(Ctl *ctl, int argc, char **argv)
 {
 	static const char *const titles[] = { "NAME", "MODE", "STATE", "INTERFACE", "BRIDGE",
 		"REMOTE", "ENCAPSULATION", NULL };
 	g_autoptr(CtlTable) table = ctl_table_new(titles);
-	g_autoptr(json_t) objects = NULL, tunnels = NULL;
+	g_autoptr(json_t) objects = NULL, tunnels = NULL, listeners = NULL;
 	int code = get_objects(ctl, &objects);
 
 	if (code != CTL_OK)
@@ -66,6 +102,31 @@ int ctl_verb_list(Ctl *ctl, int argc, char **argv)
 			remote, ctl_json_string(t, "Encapsulation") };
 		ctl_table_add(table, cells);
 	}
+	ctl_table_print(table, !ctl->no_legend);
+	listeners = ctl_pick(objects, CTL_LISTENER);
+	if (json_array_size(listeners) > 0 && !ctl->no_legend) {
+		g_autoptr(CtlTable) second = listeners_table(listeners);
+
+		(void)fputc('\n', stdout);
+		ctl_table_print(second, true);
+	}
+	return CTL_OK;
+}
+
+int ctl_verb_listeners(Ctl *ctl, int argc, char **argv)
+{
+	g_autoptr(json_t) objects = NULL, listeners = NULL;
+	g_autoptr(CtlTable) table = NULL;
+	int code = get_objects(ctl, &objects);
+
+	if (code != CTL_OK)
+		return code;
+	listeners = ctl_pick(objects, CTL_LISTENER);
+	if (ctl->json != CTL_JSON_OFF) {
+		ctl_json_print(ctl, listeners);
+		return CTL_OK;
+	}
+	table = listeners_table(listeners);
 	ctl_table_print(table, !ctl->no_legend);
 	return CTL_OK;
 }
@@ -349,6 +410,67 @@ static void show_tunnel(const json_t *t, const json_t *objects)
 	show_settings(json_object_get(t, "Settings"));
 }
 
+/* The tunnels of those who are here, one a line. */
+static void show_peers(const json_t *l, const json_t *objects)
+{
+	const json_t *peers = json_object_get(l, "Peers");
+
+	field("peers", "%zu", json_array_size(peers));
+	for (size_t i = 0; i < json_array_size(peers); i++) {
+		const char *path = json_string_value(json_array_get(peers, i));
+		const json_t *t = json_object_get(json_object_get(objects, path), CTL_TUNNEL);
+
+		field("", "%s: %s, %s, %s", ctl_json_string(t, "Name"), ctl_json_string(t, "State"),
+				ctl_json_string(t, "Interface"), ctl_json_string(t, "Remote"));
+	}
+}
+
+static void show_peer_settings(const json_t *l)
+{
+	const json_t *all = json_object_get(l, "PeerSettings");
+	const char *label = "known";
+
+	for (CtlMember m = ctl_json_first(all); m.key; m = ctl_json_next(all, m)) {
+		g_autoptr(GString) text = g_string_new(m.key);
+
+		for (CtlMember s = ctl_json_first(m.value); s.key; s = ctl_json_next(m.value, s)) {
+			g_autofree char *value = ctl_json_text(s.value);
+			g_string_append_printf(text, " %s=%s", s.key, value);
+		}
+		field(label, "%s", text->str);
+		label = "";
+	}
+}
+
+static void show_listener(const json_t *l, const json_t *objects)
+{
+	g_autofree char *mode = listener_mode(l);
+
+	field("name", "%s", ctl_json_string(l, "Name"));
+	field("role", "listener");
+	show_state(l);
+	field("port", "%" JSON_INTEGER_FORMAT " (TCP)", ctl_json_integer(l, "Port"));
+	field("mode", "%s", *mode ? mode : "as the peer wants");
+	field("persistent", "%s", ctl_json_true(l, "Persistent") ? "yes" : "no");
+	show_peers(l, objects);
+	show_peer_settings(l);
+	show_settings(json_object_get(l, "Settings"));
+}
+
+static int status_listener(Ctl *ctl, const char *name, const json_t *objects)
+{
+	g_autofree char *path = ctl_listener_path(name);
+	const json_t *l = json_object_get(json_object_get(objects, path), CTL_LISTENER);
+
+	if (!l)
+		return ctl_complain(CTL_NOT_FOUND, "there is no tunnel or listener '%s'", name);
+	if (ctl->json != CTL_JSON_OFF)
+		ctl_json_print(ctl, l);
+	else
+		show_listener(l, objects);
+	return CTL_OK;
+}
+
 static int status_tunnel(Ctl *ctl, const char *name)
 {
 	g_autoptr(json_t) objects = NULL, statistics = NULL;
@@ -360,7 +482,7 @@ static int status_tunnel(Ctl *ctl, const char *name)
 		return code;
 	json_t *t = json_object_get(json_object_get(objects, path), CTL_TUNNEL);
 	if (!t)
-		return ctl_complain(CTL_NOT_FOUND, "there is no tunnel '%s'", name);
+		return status_listener(ctl, name, objects);
 	/* Counters are read on demand and are not among the objects; a tunnel without a link has
 	 * none. */
 	if (sd_bus_get_property(ctl->bus, CTL_BUS_NAME, path, CTL_TUNNEL, "Statistics", NULL,
@@ -374,7 +496,24 @@ static int status_tunnel(Ctl *ctl, const char *name)
 	return CTL_OK;
 }
 
-static void show_overview(const json_t *manager, const json_t *underlays, const json_t *tunnels)
+/* Tunnels or listeners, each with the reason for its state. */
+static void show_states(const char *label, const json_t *things, CtlTable *table)
+{
+	field(label, "%zu", json_array_size(things));
+	for (size_t i = 0; i < json_array_size(things); i++) {
+		const json_t *o = json_array_get(things, i);
+		const json_t *peers = json_object_get(o, "Peers");
+		g_autofree char *listens = g_strdup_printf("port %" JSON_INTEGER_FORMAT
+							   ", %zu peers",
+				ctl_json_integer(o, "Port"), json_array_size(peers));
+		const char *cells[] = { ctl_json_string(o, "Name"), ctl_json_string(o, "State"),
+			peers ? listens : ctl_json_string(o, "Interface"), sentence_of(o) };
+		ctl_table_add(table, cells);
+	}
+}
+
+static void show_overview(const json_t *manager, const json_t *underlays, const json_t *tunnels,
+		const json_t *listeners)
 {
 	static const char *const titles[] = { "NAME", "STATE", "INTERFACE", "REASON", NULL };
 	g_autoptr(CtlTable) table = ctl_table_new(titles);
@@ -394,14 +533,10 @@ static void show_overview(const json_t *manager, const json_t *underlays, const 
 		field(i ? "" : "underlays", "%s: %s, %s", text, ctl_json_string(o, "State"),
 				ctl_json_true(o, "Protected") ? "protected" : "not protected");
 	}
-	field("tunnels", "%zu", json_array_size(tunnels));
-	for (size_t i = 0; i < json_array_size(tunnels); i++) {
-		const json_t *o = json_array_get(tunnels, i);
-		const char *cells[] = { ctl_json_string(o, "Name"), ctl_json_string(o, "State"),
-			ctl_json_string(o, "Interface"), sentence_of(o) };
-		ctl_table_add(table, cells);
-	}
-	if (json_array_size(tunnels) > 0) {
+	show_states("tunnels", tunnels, table);
+	if (json_array_size(listeners) > 0)
+		show_states("listeners", listeners, table);
+	if (json_array_size(tunnels) + json_array_size(listeners) > 0) {
 		(void)fputc('\n', stdout);
 		ctl_table_print(table, false);
 	}
@@ -411,6 +546,7 @@ int ctl_verb_status(Ctl *ctl, int argc, char **argv)
 {
 	g_auto(sd_bus_error) error = SD_BUS_ERROR_NULL;
 	g_autoptr(json_t) objects = NULL, manager = NULL, tunnels = NULL, underlays = NULL;
+	g_autoptr(json_t) listeners = NULL;
 
 	if (argc > 1)
 		return status_tunnel(ctl, argv[1]);
@@ -422,12 +558,13 @@ int ctl_verb_status(Ctl *ctl, int argc, char **argv)
 		return ctl_fail(&error, r, NULL, CTL_ERROR);
 	tunnels = ctl_pick(objects, CTL_TUNNEL);
 	underlays = ctl_pick(objects, CTL_UNDERLAY);
+	listeners = ctl_pick(objects, CTL_LISTENER);
 	if (ctl->json == CTL_JSON_OFF) {
-		show_overview(manager, underlays, tunnels);
+		show_overview(manager, underlays, tunnels, listeners);
 		return CTL_OK;
 	}
-	g_autoptr(json_t) all = json_pack("{s:O, s:O, s:O}", "Manager", manager, "Underlays",
-			underlays, "Tunnels", tunnels);
+	g_autoptr(json_t) all = json_pack("{s:O, s:O, s:O, s:O}", "Manager", manager, "Underlays",
+			underlays, "Tunnels", tunnels, "Listeners", listeners);
 	ctl_json_print(ctl, all);
 	return CTL_OK;
 }

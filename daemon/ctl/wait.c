@@ -113,6 +113,7 @@ static void on_event(Ctl *ctl, const CtlEvent *event, void *userdata)
 		w->daemon_gone = true;
 		break;
 	case CTL_EVENT_ADDED:
+	case CTL_EVENT_STEP:
 	case CTL_EVENT_DAEMON_BACK:
 		break;
 	}

@@ -4,12 +4,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* The name in a tunnel's object path, or NULL for other objects. */
-static char *name_of(const char *path)
+/* The name in the object path of a tunnel or listener, and its interface; NULL for others. */
+static char *name_of(const char *path, const char **ret_interface)
 {
 	char *name = NULL;
 
-	return sd_bus_path_decode(path, CTL_TUNNEL_PATH, &name) > 0 ? name : NULL;
+	*ret_interface = CTL_TUNNEL;
+	if (sd_bus_path_decode(path, CTL_TUNNEL_PATH, &name) > 0)
+		return name;
+	*ret_interface = CTL_LISTENER;
+	return sd_bus_path_decode(path, CTL_LISTENER_PATH, &name) > 0 ? name : NULL;
 }
 
 static void tell(Ctl *ctl, CtlEventKind kind, const char *name, json_t *properties)
@@ -22,15 +26,15 @@ static void tell(Ctl *ctl, CtlEventKind kind, const char *name, json_t *properti
 static int on_added(Ctl *ctl, sd_bus_message *m)
 {
 	g_autoptr(json_t) interfaces = NULL;
-	const char *path;
+	const char *path, *interface;
 	int r = sd_bus_message_read_basic(m, 'o', &path);
 
 	if (r >= 0)
 		r = ctl_json_read(m, &interfaces);
 	if (r < 0)
 		return r;
-	g_autofree char *name = name_of(path);
-	json_t *properties = json_object_get(interfaces, CTL_TUNNEL);
+	g_autofree char *name = name_of(path, &interface);
+	json_t *properties = json_object_get(interfaces, interface);
 	if (name && properties)
 		tell(ctl, CTL_EVENT_ADDED, name, properties);
 	return 0;
@@ -39,15 +43,15 @@ static int on_added(Ctl *ctl, sd_bus_message *m)
 static int on_removed(Ctl *ctl, sd_bus_message *m)
 {
 	g_auto(GStrv) interfaces = NULL;
-	const char *path;
+	const char *path, *interface;
 	int r = sd_bus_message_read_basic(m, 'o', &path);
 
 	if (r >= 0)
 		r = sd_bus_message_read_strv(m, &interfaces);
 	if (r < 0)
 		return r;
-	g_autofree char *name = name_of(path);
-	if (name && interfaces && g_strv_contains((const char *const *)interfaces, CTL_TUNNEL))
+	g_autofree char *name = name_of(path, &interface);
+	if (name && interfaces && g_strv_contains((const char *const *)interfaces, interface))
 		tell(ctl, CTL_EVENT_REMOVED, name, NULL);
 	return 0;
 }
@@ -55,17 +59,34 @@ static int on_removed(Ctl *ctl, sd_bus_message *m)
 static int on_changed(Ctl *ctl, sd_bus_message *m)
 {
 	g_autoptr(json_t) properties = NULL;
-	const char *interface;
-	int r = sd_bus_message_read_basic(m, 's', &interface);
+	const char *changed, *interface;
+	g_autofree char *name = name_of(sd_bus_message_get_path(m), &interface);
+	int r = sd_bus_message_read_basic(m, 's', &changed);
 
-	if (r < 0 || !g_str_equal(interface, CTL_TUNNEL))
+	if (r < 0 || !name || !g_str_equal(interface, changed))
 		return r;
 	r = ctl_json_read(m, &properties);
 	if (r < 0)
 		return r;
-	g_autofree char *name = name_of(sd_bus_message_get_path(m));
-	if (name)
-		tell(ctl, CTL_EVENT_CHANGED, name, properties);
+	tell(ctl, CTL_EVENT_CHANGED, name, properties);
+	return 0;
+}
+
+static int on_step(Ctl *ctl, sd_bus_message *m)
+{
+	g_autoptr(json_t) details = NULL;
+	const char *kind, *interface;
+	g_autofree char *name = name_of(sd_bus_message_get_path(m), &interface);
+	int r = sd_bus_message_read_basic(m, 's', &kind);
+
+	if (r >= 0)
+		r = ctl_json_read(m, &details);
+	if (r < 0 || !name)
+		return r;
+	const CtlEvent event = {
+		.kind = CTL_EVENT_STEP, .name = name, .properties = details, .step = kind
+	};
+	ctl->event(ctl, &event, ctl->event_userdata);
 	return 0;
 }
 
@@ -78,6 +99,7 @@ static int on_signal(sd_bus_message *m, void *userdata, sd_bus_error *ret_error)
 		{ "org.freedesktop.DBus.ObjectManager", "InterfacesAdded", on_added },
 		{ "org.freedesktop.DBus.ObjectManager", "InterfacesRemoved", on_removed },
 		{ CTL_PROPERTIES, "PropertiesChanged", on_changed },
+		{ CTL_TUNNEL, "Event", on_step },
 	};
 
 	for (size_t i = 0; i < EC_ELEMENTS(table); i++) {
@@ -115,13 +137,26 @@ int ctl_watch(Ctl *ctl, CtlEventFunc func, void *userdata, sd_bus_error *ret_err
 	return r < 0 ? sd_bus_error_set_errno(ret_error, r) : 0;
 }
 
+static void print_json(const json_t *object)
+{
+	(void)json_dumpf(object, stdout, JSON_COMPACT);
+	(void)fputc('\n', stdout);
+	(void)fflush(stdout);
+}
+
 void ctl_event_print_json(const char *event, const char *name, const json_t *properties)
 {
 	g_autoptr(json_t) object = json_pack("{s:s, s:s}", "event", event, "name", name);
 
 	if (properties)
 		(void)json_object_update(object, (json_t *)properties);
-	(void)json_dumpf(object, stdout, JSON_COMPACT);
-	(void)fputc('\n', stdout);
-	(void)fflush(stdout);
+	print_json(object);
+}
+
+void ctl_step_print_json(const char *name, const char *kind, const json_t *details)
+{
+	g_autoptr(json_t) object = json_pack("{s:s, s:s, s:s, s:O}", "event", "step", "name", name,
+			"kind", kind, "details", details);
+
+	print_json(object);
 }

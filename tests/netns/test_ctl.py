@@ -146,7 +146,7 @@ def test_json(sites):
     one = json.loads(ctl(sites, "status", "t1", "--json", check=0).stdout)
     assert one["Ifindex"] == sites.near.ifindex("ec-t1") and one["Settings"]["remote"] == [FAR]
     everything = json.loads(ctl(sites, "status", "--json", check=0).stdout)
-    assert set(everything) == {"Manager", "Underlays", "Tunnels"}
+    assert set(everything) == {"Manager", "Underlays", "Tunnels", "Listeners"}
     assert "vxlan/kernel" in everything["Manager"]["Encapsulations"]
     underlays = json.loads(ctl(sites, "underlays", "--json", check=0).stdout)
     assert [u["Name"] for u in underlays] == ["any"]
