@@ -197,8 +197,8 @@ static int nothing_left(const EcAgreementSide *own, const EcControlMessage *welc
 
 	if (common[0])
 		return ec_error(ret_error, EC_ERROR_PEER_UNREACHABLE,
-				"no frame crosses the path with %s: something between the ends "
-				"drops it",
+				"no frame crosses the path with %s, though TCP does: something "
+				"between the ends drops it",
 				here);
 	for (size_t i = 0; i < welcome->n_encaps; i++)
 		g_string_append_printf(

@@ -243,7 +243,11 @@ static void adopt(EcSession *s, const EcAgreement *a)
 	ec_cord_settle_terms(s);
 	s->prove = !as_was;
 	/* A cord that carries frames goes on carrying them while it is looked at. */
-	if (!s->crossed || s->phase != EC_PHASE_LIVE) {
+	if (s->barren && !s->crossed) { /* what came of the last time says more */
+		g_autofree char *before = g_strdup(s->sentence);
+
+		ec_session_set_phase(s, EC_PHASE_PROVING, "PeerUnreachable", before);
+	} else if (!s->crossed || s->phase != EC_PHASE_LIVE) {
 		g_autofree char *sentence = g_strdup_printf("trying whether frames of %u bytes "
 							    "cross with %s",
 				a->size, a->encap->name);
@@ -425,6 +429,7 @@ static void on_proved(EcLiveness *l, uint32_t size, void *userdata)
 		bool news = s->crossed != size || s->phase != EC_PHASE_LIVE;
 
 		s->crossed = size;
+		s->barren = false;
 		set_live(s);
 		tell_crossed(s, size);
 		save(s);
@@ -554,6 +559,8 @@ int ec_cord_bind(EcSession *s, sd_bus_error *ret_error)
 	bool anew = memcmp(&spec, &s->spec, sizeof(spec)) != 0;
 	int r = 0;
 
+	if (!s->liveness)
+		s->paused = 0;
 	if (!s->liveness && !s->rekey)
 		return 1; /* taken over from an earlier daemon: the keys come with the channel */
 	if (!s->liveness) {
@@ -573,17 +580,25 @@ int ec_cord_bind(EcSession *s, sd_bus_error *ret_error)
 	else if (s->rekey)
 		ec_liveness_ask(s->liveness);
 	s->bound = t->ifindex;
-	s->rekey = s->paused = false;
+	s->rekey = false;
+	s->paused = 0;
 	return 1;
 }
 
+/* A laptop that goes from one network to the next keeps its carrier, as for a peer that is silent
+ * for so long. */
 void ec_cord_pause(EcSession *s)
 {
-	if (s->liveness && !s->paused) {
-		ec_liveness_pause(s->liveness);
-		s->paused = true;
+	uint64_t now = ec_session_now(s);
+
+	if (!s->paused) {
+		s->paused = now;
+		if (s->liveness)
+			ec_liveness_pause(s->liveness);
+		ec_session_schedule(s);
 	}
-	if (s->phase == EC_PHASE_LIVE)
+	if (s->phase == EC_PHASE_LIVE &&
+			now >= s->paused + s->tunnel->settings->keepalive_timeout * 1000ULL)
 		ec_session_set_phase(s, EC_PHASE_LOST, "", "");
 }
 
@@ -632,6 +647,7 @@ void ec_cord_drop(EcSession *s)
 	s->spec = (EcLivenessSpec){ 0 };
 	s->bound = 0;
 	s->crossed = 0;
-	s->lesser = s->prove = s->rekey = s->paused = s->ready = false;
+	s->lesser = s->prove = s->rekey = s->ready = false;
+	s->paused = 0;
 	ec_cord_forget(runtime_dir(s), ec_tunnel_name(s->tunnel));
 }

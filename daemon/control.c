@@ -202,6 +202,8 @@ void ec_session_schedule(EcSession *s)
 		next = s->unattended;
 	else if (s->phase == EC_PHASE_LOST && s->tunnel->listener)
 		next = s->lost + KEEP_USEC;
+	if (s->paused && s->phase == EC_PHASE_LIVE)
+		next = MIN(next, s->paused + s->tunnel->settings->keepalive_timeout * 1000ULL);
 	if (next != UINT64_MAX)
 		set_timer(s, next);
 	else if (s->timer)
@@ -237,7 +239,11 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
 	EcSession *s = userdata;
 	uint64_t now = ec_session_now(s);
 
-	if (!s->channel) {
+	if (s->paused && s->phase == EC_PHASE_LIVE &&
+			now >= s->paused + s->tunnel->settings->keepalive_timeout * 1000ULL) {
+		ec_cord_pause(s);
+		ec_tunnel_refresh(s->tunnel);
+	} else if (!s->channel) {
 		if (s->unattended && now >= s->unattended) {
 			s->unattended = 0;
 			ec_cord_judge(s);
@@ -517,6 +523,7 @@ void ec_session_choose(EcSession *s)
 	g_strlcpy(bye.text, error.message ? error.message : "", sizeof(bye.text));
 	ec_channel_send(s->channel, &bye);
 	s->channel = ec_channel_free(s->channel);
+	s->barren = s->refused[0] != NULL;
 	ec_cord_drop(s);
 	dial_failed(s, &error);
 	ec_tunnel_refresh(t);

@@ -57,11 +57,12 @@ struct EcSession {
 	EcLivenessSpec spec; /* that liveness has */
 	bool rekey;          /* keys are new */
 	bool prove;          /* what was agreed is to be proven */
-	bool paused;         /* there was no path */
+	uint64_t paused;     /* CLOCK_BOOTTIME µs since when there is no path, 0: there is one */
 	EcMapping *mapping;
 	int mapped_ifindex;
 	int bound;           /* ifindex that liveness watches */
 	uint32_t crossed;    /* bytes of the largest packet that crossed both ways, 0 none */
+	bool barren;         /* the last time, none of the encapsulations carried a frame */
 	bool lesser;         /* nothing carried full frames: settled for less */
 	uint64_t unattended; /* CLOCK_BOOTTIME µs up to which no answer is no loss */
 	const EcEncap *refused[EC_ENCAPS_MAX + 1]; /* by the path, with ... */

@@ -45,6 +45,7 @@
 #define TIMER_ACCURACY 1000 /* µs */
 #define OPEN_MAX 128        /* requests under way */
 #define ANSWER_RATE 200     /* a second */
+#define LOST_INTERVAL (250 * MS)
 #define OLD_KEY_USEC (10 * SECOND)
 #define DRAIN_MAX 128
 
@@ -122,10 +123,11 @@ static uint64_t timeout(const EcLiveness *l)
 	return l->spec.timeout_ms * MS;
 }
 
-/* Shortened at random by up to a tenth. */
+/* Shortened at random by up to a tenth. A peer that is lost is asked more often: it is back all the
+ * sooner. */
 static uint64_t next_beat(const EcLiveness *l, uint64_t now)
 {
-	uint64_t whole = interval(l);
+	uint64_t whole = l->lost ? MIN(interval(l), LOST_INTERVAL) : interval(l);
 
 	return now + whole - (uint64_t)g_random_int_range(0, (gint32)(whole / 10 / MS) + 1) * MS;
 }
@@ -293,7 +295,7 @@ static void keep_beat(EcLiveness *l, uint64_t now)
 {
 	uint64_t half = interval(l) / 2;
 
-	if (!l->spec.dialer)
+	if (!l->spec.dialer && !l->lost)
 		l->next = MIN(now + half - half / 20, l->asked + interval(l) + half);
 }
 
@@ -539,7 +541,8 @@ void ec_liveness_prove(EcLiveness *l, uint32_t size)
 	uint64_t now = now_usec();
 	uint32_t most = UINT16_MAX;
 
-	l->heard = hears(l);
+	if (l->mode != PAUSED)
+		l->heard = hears(l);
 	l->mode = PROVING;
 	l->lost = l->confirmed = false;
 	ec_prove_start(&l->prove, smallest(l), CLAMP(size, smallest(l), most), now);
@@ -557,6 +560,8 @@ void ec_liveness_watch(EcLiveness *l)
 
 void ec_liveness_pause(EcLiveness *l)
 {
+	if (l->mode != PAUSED)
+		l->heard = hears(l);
 	l->mode = PAUSED;
 	arm(l);
 }

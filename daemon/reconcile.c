@@ -562,6 +562,21 @@ void ec_reconcile_lower(EcTunnel *t)
 	}
 }
 
+void ec_reconcile_dim(EcTunnel *t)
+{
+	const bool dormant = true;
+	g_auto(EcLink) link = { 0 };
+
+	if (find_link(t, &link, NULL) <= 0) {
+		set_ifindex(t, 0);
+		return;
+	}
+	const EcLinkChange change = { .ifindex = link.ifindex, .dormant = &dormant };
+	set_ifindex(t, link.ifindex);
+	if (!link.dormant)
+		(void)ec_kernel_link_set(kernel_of(t), &change, NULL);
+}
+
 static int join_bridge(EcTunnel *t, EcLink *ret, sd_bus_error *ret_error)
 {
 	g_auto(EcLink) port = { 0 };

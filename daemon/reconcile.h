@@ -15,6 +15,9 @@ bool ec_reconcile_is_as_left(const EcTunnel *t, const EcLink *link);
 /* Takes the interface, if there is one, down: nothing leaves by it. */
 void ec_reconcile_lower(EcTunnel *t);
 
+/* Takes its carrier only: a bridge disables the port, addresses stay. */
+void ec_reconcile_dim(EcTunnel *t);
+
 /* Removes a bridge that we made and that only this tunnel used. */
 void ec_reconcile_leave_bridge(EcTunnel *t, const char *name);
 

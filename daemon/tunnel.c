@@ -27,7 +27,8 @@
  * ec_tunnel_refresh() are how it tells.
  *
  * A tunnel that waits or failed keeps its interface, down, and its fence: a bridge port and its
- * settings survive an outage of the VPN, and nothing can leave.
+ * settings survive an outage of the VPN, and nothing can leave. With a session it is not taken down
+ * while it waits but loses its carrier.
  *
  * Changes of properties gather in `changed` and are signalled once at the end of each entry point.
  */
@@ -354,7 +355,12 @@ static void settle(EcTunnel *t, int r, const sd_bus_error *error)
 		set_state(t, state, token, sentence);
 		return;
 	}
-	ec_reconcile_lower(t);
+	/* A cord that is only cut off for a while keeps addresses and routes as well. */
+	bool kept = r == 0 && t->session && t->session->agreement.encap;
+	if (kept && ec_session_is_dormant(t->session))
+		ec_reconcile_dim(t);
+	else if (!kept)
+		ec_reconcile_lower(t);
 	set_state(t, r == 0 ? EC_STATE_WAITING : EC_STATE_FAILED, ec_error_token(error),
 			error->message ? error->message : g_strerror(-r));
 }

@@ -14,7 +14,9 @@
  *              wanted  underlay  interface              bridge, attach  leaves by
  *   down       no      -         none                   released        Activate
  *   waiting    yes     held      none, or ours and down kept            path found, Deactivate
- *   connecting yes     held      ours and up            kept            peer answered (control)
+ *                                (agreed: up, no carrier)
+ *   connecting yes     held      none, or ours and up,  kept            frames crossed both ways
+ *                                no carrier
  *   up         yes     held      ours and up            joined          path lost, Deactivate
  *   degraded   yes     held      ours, no carrier       kept            peer answers (control)
  *   failed     yes     held      none, or ours and down kept            Activate, Update, or the
