@@ -95,6 +95,7 @@ struct EcLiveness {
 	uint64_t next;    /* request of the beat */
 	uint64_t due;     /* when the timer is to fire, 0: never */
 	uint64_t resumed; /* end of the last sleep: what was sent before measures no round trip */
+	bool waking;      /* what came during a sleep is being read */
 
 	uint32_t seq;
 	uint32_t clock_offset;
@@ -285,7 +286,8 @@ static void on_answer(EcLiveness *l, Era *era, const EcProbe *p, uint64_t now)
 		measure(l, rtt);
 	if (l->mode == WATCHING)
 		alive(l, now);
-	else if (l->mode == PROVING && ec_prove_crossed(&l->prove, size, rtt, now))
+	else if (l->mode == PROVING && q->sent_at >= l->prove.start &&
+			ec_prove_crossed(&l->prove, size, rtt, now))
 		end_proof(l, now);
 }
 
@@ -306,7 +308,7 @@ static void on_request(EcLiveness *l, Era *era, const EcProbe *p, uint64_t now)
 	const EcProbe answer = { EC_PROBE_ANSWER, hears(l), p->size, p->seq, p->stamp };
 	if (may_answer(l, now))
 		ec_probe_socket_send(l->fd, l->spec.ethernet, l->spec.mac, &answer, era->keys.tx);
-	if (l->mode != WATCHING || p->seq != era->window.newest || !era->answered)
+	if (l->mode != WATCHING || p->seq != era->window.newest || !era->answered || l->waking)
 		return;
 	keep_beat(l, now);
 	if (p->hears) {
@@ -373,7 +375,8 @@ static void drain(EcLiveness *l)
 
 static void notice_sleep(EcLiveness *l, uint64_t now)
 {
-	if (!l->due || now < l->due + timeout(l) / 4)
+	l->waking = l->due && now >= l->due + timeout(l) / 4;
+	if (!l->waking)
 		return;
 	uint64_t slept = now - l->due;
 	l->resumed = now;
@@ -381,7 +384,6 @@ static void notice_sleep(EcLiveness *l, uint64_t now)
 	l->confirmed = false;
 	l->next = now;
 	ec_prove_postpone(&l->prove, slept);
-	arm(l);
 }
 
 static void unref(EcLiveness *l)
