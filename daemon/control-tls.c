@@ -212,6 +212,9 @@ int ec_tls_init_dialer(
 {
 	if (g_strlcpy(t->identity, identity, sizeof(t->identity)) >= sizeof(t->identity))
 		return -ENAMETOOLONG;
+	/* It gets into sentences. */
+	if (!*identity || !ec_text_is_clean(identity))
+		return -EINVAL;
 	memcpy(t->key, key, sizeof(t->key));
 	return init(t, fd, ops);
 }
