@@ -74,12 +74,11 @@ static void change(GRand *rand, GByteArray *b, const GByteArray *other)
 		if (n > 0)
 			g_byte_array_remove_range(b, at, n);
 		break;
-	default: {
-		g_autofree guint8 *twice = g_memdup2(b->data + at, b->len - at);
-
-		if (b->len > at)
-			g_byte_array_append(b, twice, b->len - at);
-	}
+	default:
+		n = b->len - at;
+		g_byte_array_set_size(b, b->len + n);
+		if (n > 0)
+			memmove(b->data + at + n, b->data + at, n);
 	}
 	if (b->len > SIZE_MAX_TRIED)
 		g_byte_array_set_size(b, SIZE_MAX_TRIED);
