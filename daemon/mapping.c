@@ -18,13 +18,12 @@
  */
 
 #define UDP_SIZE 8
-#define VXLAN_SIZE 8
-#define GRE_SIZE 8 /* with key */
+#define HEADER_SIZE 8 /* VXLAN's, or GRE's with a key */
 #define GRE_CHECKSUM 0x8000
 #define GRE_KEY 0x2000
 #define GRE_SEQUENCE 0x1000
 #define GRE_VERSION 0x0007
-#define DATAGRAM_MAX (60 + UDP_SIZE + GRE_SIZE + 4 + ETH_HLEN + EC_PROBE_SIZE)
+#define DATAGRAM_MAX (60 + UDP_SIZE + HEADER_SIZE + 4 + ETH_HLEN + EC_PROBE_SIZE)
 #define DRAIN_MAX 64
 
 struct EcMapping {
@@ -58,7 +57,7 @@ static void need(Program *p, uint32_t k)
 
 static void need_masked(Program *p, uint32_t mask, uint32_t k)
 {
-	put(p, BPF_ALU | BPF_AND | BPF_K, mask);
+	put(p, BPF_ALU | BPF_AND, mask);
 	need(p, k);
 }
 
@@ -73,7 +72,7 @@ static void match_ip(Program *p, int family)
 	if (family == AF_INET6) {
 		put(p, BPF_LD | BPF_B | BPF_ABS, 6);
 		need(p, IPPROTO_UDP);
-		put(p, BPF_LDX | BPF_W | BPF_IMM, 40);
+		put(p, BPF_LDX | BPF_IMM, 40);
 		return;
 	}
 	put(p, BPF_LD | BPF_B | BPF_ABS, 9);
@@ -101,7 +100,7 @@ static void match_vxlan(Program *p, uint32_t vni)
 	need_masked(p, 0x08, 0x08);
 	load(p, BPF_W, UDP_SIZE + 4);
 	need_masked(p, 0xffffff00, vni << 8);
-	match_probe(p, UDP_SIZE + VXLAN_SIZE);
+	match_probe(p, UDP_SIZE + HEADER_SIZE);
 }
 
 static void match_gre(Program *p, uint32_t key)
@@ -118,7 +117,7 @@ static void match_gre(Program *p, uint32_t key)
 	put(p, BPF_ALU | BPF_RSH | BPF_K, 10);
 	put(p, BPF_ALU | BPF_ADD | BPF_X, 0);
 	put(p, BPF_MISC | BPF_TAX, 0);
-	match_probe(p, UDP_SIZE + GRE_SIZE);
+	match_probe(p, UDP_SIZE + HEADER_SIZE);
 }
 
 static void finish(Program *p)
@@ -172,7 +171,7 @@ static size_t take_ip(const EcMappingSpec *spec, const uint8_t *data, size_t n, 
 		memcpy(ret->bytes, data + 8, 16);
 		return header;
 	}
-	header = (data[0] & 15u) * 4;
+	header = (size_t)(data[0] & 15) * 4;
 	memcpy(ret->bytes, data + 12, 4);
 	return header < 20 ? 0 : header;
 }
@@ -181,13 +180,13 @@ static bool take_datagram(const EcMappingSpec *spec, const uint8_t *data, size_t
 {
 	size_t at = take_ip(spec, data, n, &ret->source);
 
-	if (!at || n < at + UDP_SIZE + GRE_SIZE)
+	if (!at || n < at + UDP_SIZE + HEADER_SIZE)
 		return false;
 	ret->port = get16(data + at);
 	at += UDP_SIZE;
 	if (!spec->vxlan && (get16(data + at) & GRE_SEQUENCE))
 		at += 4;
-	at += (spec->vxlan ? VXLAN_SIZE : GRE_SIZE) + ETH_HLEN;
+	at += HEADER_SIZE + ETH_HLEN;
 	if (n < at + EC_PROBE_SIZE)
 		return false;
 	ret->probe = data + at;

@@ -84,23 +84,29 @@ class Cord:
                 if wanted]
         return made if len(made) > 1 else made[0]
 
+    # Each of these tells when it began: its effects may come before it ends.
+
     def cut(self):
+        begin = now()
         self.near.ip("link", "set", "wire", "down")
-        return now()
+        return begin
 
     def mend(self):
+        begin = now()
         self.near.ip("link", "set", "wire", "up")
-        return now()
+        return begin
 
     @staticmethod
     def block(namespace, rule="udp dport 4789"):
+        begin = now()
         namespace.exec("nft", "-f", "-", input=BLOCK.format(rule=rule))
-        return now()
+        return begin
 
     @staticmethod
     def unblock(namespace):
+        begin = now()
         namespace.exec("nft", "delete", "table", "ip", "block")
-        return now()
+        return begin
 
 
 def quiet(ends, since, seconds):
@@ -174,9 +180,8 @@ def test_cut(lab):
     agree(*ends)
     detected, recovered = [], []
     for _ in range(3):
-        begin = now()
-        done = cord.cut()
-        detected += [at - (begin + done) / 2 for at in both(ends, "lost", begin)]
+        begin = cord.cut()
+        detected += [at - begin for at in both(ends, "lost", begin)]
         begin = cord.mend()
         recovered += [at - begin for at in both(ends, "found", begin)]
     print(sorted(detected), sorted(recovered))
