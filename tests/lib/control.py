@@ -341,7 +341,7 @@ class Site:
         """peers: names, or a dictionary of their settings."""
         if not isinstance(peers, dict):
             peers = {peer: {"key": KEY} for peer in peers}
-        full = {"underlay": "any", "bridge": "br0", "bridge-create": True, "mode": "join-remote",
+        full = {"underlay": "any", "bridge": "br0", "bridge_create": True, "mode": "join-remote",
                 **settings}
         full = {k: v for k, v in full.items() if v is not None}
         made = dbus.Dictionary({p: typed(s) for p, s in peers.items()}, signature="sa{sv}")
@@ -514,7 +514,8 @@ class Follow:
         for path, interface, member, values in seen:
             if member == "Event":
                 self.log.append((path, values[0], values[1]))
-            elif interface == ethercord.PROPERTIES and "State" in values[1]:
+            elif interface == ethercord.PROPERTIES and values[0] == ethercord.TUNNEL and \
+                    "State" in values[1]:
                 self.log.append((path, "=" + values[1]["State"], values[1]))
         return self.log
 
