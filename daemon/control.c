@@ -61,6 +61,7 @@
 #define PING_USEC 15000000ULL
 #define PONG_USEC 5000000ULL
 #define SILENT_USEC 60000000ULL /* an acceptor that hears no PING for so long drops the channel */
+#define UNPROVEN_USEC 10000000ULL /* the same, as long as no frame has crossed */
 #define READY_USEC 5000000ULL
 /* How long a cord may be unattended: the time a daemon takes to come back. */
 #define AWAY_ACCEPTOR_USEC 60000000ULL
@@ -188,6 +189,12 @@ static void set_timer(EcSession *s, uint64_t usec)
 	(void)sd_event_source_set_enabled(s->timer, SD_EVENT_ONESHOT);
 }
 
+/* For so long the other end of a channel that it leads may say nothing. */
+static uint64_t silence(const EcSession *s)
+{
+	return s->crossed ? SILENT_USEC : UNPROVEN_USEC;
+}
+
 void ec_session_schedule(EcSession *s)
 {
 	uint64_t now = ec_session_now(s), next = UINT64_MAX;
@@ -197,7 +204,7 @@ void ec_session_schedule(EcSession *s)
 	else if (s->channel && s->leads)
 		next = s->pinged ? s->ponged + PING_USEC + PONG_USEC : s->ponged + PING_USEC;
 	else if (s->channel)
-		next = s->ponged + SILENT_USEC;
+		next = s->ponged + silence(s);
 	else if (s->unattended > now)
 		next = s->unattended;
 	else if (s->phase == EC_PHASE_LOST && s->tunnel->listener)
@@ -217,6 +224,19 @@ static void ping(EcSession *s)
 	ec_channel_send(s->channel, &m);
 }
 
+/* A cord that was accepted ends; the tunnel with it, and this session. */
+static void abandon(EcSession *s)
+{
+	EcTunnel *t = s->tunnel;
+
+	s->channel = ec_channel_free(s->channel);
+	ec_cord_drop(s);
+	if (t->listener)
+		ec_manager_forget(t->manager, t);
+	else
+		ec_tunnel_refresh(t);
+}
+
 /* The channel is no more. away: µs for which the cord may be unattended. */
 static void lose_channel(EcSession *s, uint64_t away, const char *why)
 {
@@ -226,7 +246,11 @@ static void lose_channel(EcSession *s, uint64_t away, const char *why)
 	g_clear_pointer(&s->welcome, g_free);
 	s->unattended = s->crossed && away ? ec_session_now(s) + away : 0;
 	ec_tunnel_event(t, "control-lost", "reason", why, NULL);
-	if (!s->crossed && s->dials) { /* there is no cord to be kept */
+	if (!s->crossed && !s->dials) { /* there is no cord to be kept */
+		abandon(s);
+		return;
+	}
+	if (!s->crossed) {
 		ec_cord_drop(s);
 		ec_session_set_phase(s, EC_PHASE_DIALING, ec_error_token(NULL), why);
 	}
@@ -255,7 +279,7 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
 	} else if (s->leads && !s->ready && now >= s->ponged + READY_USEC) {
 		lose_channel(s, 0, "the peer did not say that its end is ready");
 		return 0;
-	} else if (!s->leads && now >= s->ponged + SILENT_USEC) {
+	} else if (!s->leads && now >= s->ponged + silence(s)) {
 		lose_channel(s, 0, "the control channel is silent");
 		return 0;
 	} else if (s->leads && s->pinged && now >= s->ponged + PING_USEC + PONG_USEC) {
@@ -559,19 +583,6 @@ static void on_dial_closed(EcChannel *c, const sd_bus_error *why, void *userdata
 }
 
 static const EcChannelOps dial_ops = { .message = on_dial_message, .closed = on_dial_closed };
-
-/* A cord that was accepted ends; the tunnel with it, and this session. */
-static void abandon(EcSession *s)
-{
-	EcTunnel *t = s->tunnel;
-
-	s->channel = ec_channel_free(s->channel);
-	ec_cord_drop(s);
-	if (t->listener)
-		ec_manager_forget(t->manager, t);
-	else
-		ec_tunnel_refresh(t);
-}
 
 /* The peer takes the cord down. */
 static void on_bye(EcSession *s, const EcControlMessage *m)

@@ -223,7 +223,7 @@ def test_encapsulation_not_in_this_kernel(guard):
 
 
 @pytest.mark.parametrize("settings", [
-    {"control": "ethercord"}, {"control": "tunnel-server"}, {"data_plane": "user"},
+    {"control": "dynamic-fou"}, {"control": "tunnel-server"}, {"data_plane": "user"},
     {"fidelity": "wire"}, {"guard": ["dhcp"]}, {"gre_keepalive": "10"},
     {"link_loss_forwarding": True}, {"fwmark": 5}, {"encapsulation": "raw-udp"}],
     ids=lambda s: next(iter(s)))
@@ -261,7 +261,7 @@ BAD_UPDATES = {
     "interface taken": ("NameTaken", {"interface": "wire"}),
     "encapsulation": ("NotSupported", {"encapsulation": "raw-udp"}),
     "underlay": ("InvalidSetting", {"underlay": "pigeons"}),
-    "control": ("NotSupported", {"control": "ethercord"}),
+    "control": ("NotSupported", {"control": "tunnel-server"}),
     "attach busy": ("Busy", {"mode": "join-networks", "bridge": "br-here", "attach": "cable"}),
     "attach the path": ("Loop", {"mode": "join-networks", "bridge": "br-here", "attach": "wire"}),
     "empty remote": ("InvalidSetting", {"remote": ""}),
