@@ -189,15 +189,33 @@ static char *words_of(const EcEncap *const *list)
 	return g_string_free(g_steal_pointer(&s), FALSE);
 }
 
+/* With what a firewall would have to let pass. */
+static char *words_with_ports(const EcControlMessage *welcome, const EcEncap *const *list)
+{
+	g_autoptr(GString) s = g_string_new(NULL);
+
+	for (; *list; list++) {
+		const EcControlEncap *e = offered(welcome, *list);
+
+		g_string_append_printf(s, "%s%s ", s->len ? ", " : "", (*list)->name);
+		if ((*list)->flags & EC_ENCAP_UDP)
+			g_string_append_printf(s, "(UDP port %d)", e ? e->data_port : 0);
+		else
+			g_string_append_printf(s, "(IP protocol %d)", (*list)->protocol);
+	}
+	return g_string_free(g_steal_pointer(&s), FALSE);
+}
+
 static int nothing_left(const EcAgreementSide *own, const EcControlMessage *welcome,
 		const EcEncap *const *common, sd_bus_error *ret_error)
 {
-	g_autofree char *here = words_of(common[0] ? common : own->candidates);
+	g_autofree char *here =
+			common[0] ? words_with_ports(welcome, common) : words_of(own->candidates);
 	g_autoptr(GString) there = g_string_new(NULL);
 
 	if (common[0])
 		return ec_error(ret_error, EC_ERROR_PEER_UNREACHABLE,
-				"no frame crosses the path with %s, though TCP does: something "
+				"TCP reaches the peer, but no frame crosses with %s: something "
 				"between the ends drops it",
 				here);
 	for (size_t i = 0; i < welcome->n_encaps; i++)

@@ -193,10 +193,13 @@ static EcSettings *settings_for(
 	if (c->tunnel)
 		return ec_settings_copy(c->tunnel->settings);
 	if (mode < 0) {
+		const EcSettings *l = c->listener->settings;
 		const EcSettings *p = g_hash_table_lookup(c->listener->peers, c->peer);
-		bool bridged = c->listener->settings->bridge || (p && p->bridge);
+		bool bridged = l->bridge || (p && p->bridge);
 
 		mode = bridged ? EC_MODE_JOIN_REMOTE : EC_MODE_POINT_TO_POINT;
+		if (ec_settings_is_given(l, ec_setting_find_in(EC_SCOPE_LISTENER, "mode")))
+			mode = l->mode;
 	}
 	return ec_listener_tunnel_settings(c->listener, c->peer, from, (EcMode)mode, ret_error);
 }
@@ -456,7 +459,46 @@ static void open_port(EcAnswer *a, uint16_t port)
 	tell_listeners(a, port, acceptor ? NULL : &error);
 }
 
-/* Peers of a listener that is not wanted any more. */
+static bool same_settings(const EcSettings *a, const EcSettings *b)
+{
+	size_t n;
+	const EcSetting *table = ec_settings_table(&n);
+
+	for (size_t i = 0; i < n; i++) {
+		bool own = g_str_equal(table[i].key, "interface") ||
+			   g_str_equal(table[i].key, "identity") ||
+			   g_str_equal(table[i].key, "name");
+
+		if ((table[i].scopes & EC_SCOPE_TUNNEL) && !own &&
+				ec_settings_differ(a, b, &table[i]))
+			return false;
+	}
+	return true;
+}
+
+/* Whether a peer that is in would be let in, and as it is. Who is sent away comes back by itself.
+ */
+static bool may_stay(const EcTunnel *t)
+{
+	EcListener *l = t->listener;
+	const char *peer = t->settings->identity;
+	const EcChannel *c = t->session->channel;
+	uint8_t key[EC_CHANNEL_KEY_SIZE];
+
+	if (!l->wanted)
+		return false;
+	EcListenerKey found = ec_listener_key(l, peer, key);
+	explicit_bzero(key, sizeof(key));
+	bool keyless = found == EC_LISTENER_KEY_NONE;
+	if (found == EC_LISTENER_KEY_UNKNOWN || (c && ec_channel_is_keyless(c) != keyless) ||
+			!ec_listener_allows(l, peer, &t->remote, keyless))
+		return false;
+	g_autoptr(EcSettings) now = ec_listener_tunnel_settings(
+			l, peer, &t->remote, (EcMode)t->settings->mode, NULL);
+	return now && same_settings(now, t->settings);
+}
+
+/* Peers that are not wanted any more. */
 static void dismiss(EcAnswer *a)
 {
 	g_autoptr(GPtrArray) gone = g_ptr_array_new();
@@ -466,7 +508,7 @@ static void dismiss(EcAnswer *a)
 
 	g_hash_table_iter_init(&i, a->manager->tunnels);
 	while (g_hash_table_iter_next(&i, NULL, (gpointer *)&t)) {
-		if (t->listener && !t->listener->wanted)
+		if (t->listener && !may_stay(t))
 			g_ptr_array_add(gone, t);
 	}
 	for (guint n = 0; n < gone->len; n++)

@@ -60,7 +60,7 @@
 #define RETRY_LAST_USEC 30000000ULL
 #define PING_USEC 15000000ULL
 #define PONG_USEC 5000000ULL
-#define SILENT_USEC 60000000ULL /* an acceptor that hears no PING for so long drops the channel */
+#define SILENT_USEC 60000000ULL   /* an acceptor that hears no PING for so long drops the channel */
 #define UNPROVEN_USEC 10000000ULL /* the same, as long as no frame has crossed */
 #define READY_USEC 5000000ULL
 /* How long a cord may be unattended: the time a daemon takes to come back. */
@@ -442,7 +442,9 @@ static void keep_dialing(EcSession *s)
 	} else if (s->channel && s->phase != EC_PHASE_LOST) {
 		return;
 	}
-	if (t->turn < t->n_remotes)
+	if (!t->announced) /* not before anybody can see it */
+		retry_in(s, 0);
+	else if (t->turn < t->n_remotes)
 		dial(s, t->turn);
 }
 

@@ -377,8 +377,11 @@ static int pass_on(const EcTunnel *t, sd_bus_error *error, sd_bus_error *ret_err
 {
 	if (t->state != EC_STATE_FAILED)
 		return 0;
-	if (!sd_bus_error_is_set(error))
-		return ec_error(ret_error, EC_ERROR_KERNEL, "%s", t->sentence);
+	if (!sd_bus_error_is_set(error)) { /* the session's reason */
+		g_autofree char *name = g_strconcat(EC_ERROR_PREFIX, t->reason, NULL);
+
+		return ec_error(ret_error, name, "%s", t->sentence);
+	}
 	(void)sd_bus_error_copy(ret_error, error);
 	return -sd_bus_error_get_errno(error);
 }

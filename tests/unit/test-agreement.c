@@ -109,7 +109,8 @@ static void test_refused_by_path(void)
 	p.own.refused = one;
 	g_assert_cmpstr(chosen(&p).encap->name, ==, "vxlan");
 	p.own.refused = all;
-	refused(&p, "PeerUnreachable", "gretap, vxlan, gretap-fou");
+	refused(&p, "PeerUnreachable",
+			"gretap (IP protocol 47), vxlan (UDP port 4789), gretap-fou (UDP");
 }
 
 static void test_nothing_in_common(void)
