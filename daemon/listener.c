@@ -99,6 +99,13 @@ void ec_listener_touch(EcListener *l, unsigned properties)
 void ec_listener_set_state(
 		EcListener *l, EcListenerState state, const char *reason, const char *sentence)
 {
+	g_auto(sd_bus_error) error = SD_BUS_ERROR_NULL;
+
+	if (l->asked && !l->wanted && ec_settings_check_supported(l->settings, &error) < 0) {
+		state = EC_LISTENER_FAILED;
+		reason = ec_error_token(&error);
+		sentence = error.message;
+	}
 	if (l->state == state && g_str_equal(l->reason, reason) &&
 			g_str_equal(l->sentence, sentence))
 		return;
@@ -119,16 +126,22 @@ static void record(const EcListener *l)
 
 	ec_store_set_record(l->manager->store, name,
 			(EcRecord){
-					.known = l->wanted != l->settings->autostart,
-					.wanted = l->wanted,
+					.known = l->asked != l->settings->autostart,
+					.wanted = l->asked,
 			});
+}
+
+void ec_listener_ask(EcListener *l, bool asked)
+{
+	l->asked = asked;
+	l->wanted = asked && ec_settings_check_supported(l->settings, NULL) >= 0;
 }
 
 int ec_listener_activate(EcListener *l, sd_bus_error *ret_error)
 {
 	int r = 0;
 
-	l->wanted = true;
+	ec_listener_ask(l, true);
 	record(l);
 	ec_answer_refresh(l->manager->answer);
 	if (l->state == EC_LISTENER_FAILED) {
@@ -141,7 +154,7 @@ int ec_listener_activate(EcListener *l, sd_bus_error *ret_error)
 
 void ec_listener_deactivate(EcListener *l)
 {
-	l->wanted = false;
+	ec_listener_ask(l, false);
 	record(l);
 	ec_answer_refresh(l->manager->answer);
 	ec_listener_set_state(l, EC_LISTENER_DOWN, "", "");

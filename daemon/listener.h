@@ -36,7 +36,8 @@ struct EcListener {
 	EcSettings *settings; /* EC_SCOPE_LISTENER: its own, and what its peers get */
 	GHashTable *peers;    /* name -> EcSettings, EC_SCOPE_PEER: [peer NAME] */
 	EcOrigin origin;
-	bool wanted;
+	bool asked;  /* Activate was last, not Deactivate */
+	bool wanted; /* and this build can do what its settings say: the port is to be open */
 	bool announced;
 	EcListenerState state;
 	const char *reason; /* as of EcTunnel */
@@ -55,8 +56,8 @@ const char *ec_listener_name(const EcListener *l);
 /* The port it wants open: of its settings, or the daemon's. */
 uint16_t ec_listener_port(const EcListener *l);
 
-/* The one writer of the state; called by control-answer.c when it opened the port or could not, or
- * may not: ec_settings_check_supported(). */
+/* The one writer of the state; called by control-answer.c when it opened the port or could not. One
+ * that is asked for and cannot be wanted is never down but failed, and says why. */
 void ec_listener_set_state(
 		EcListener *l, EcListenerState state, const char *reason, const char *sentence);
 /* Adds bits of properties to be signalled, and signals them when the loop comes around. */
@@ -66,6 +67,8 @@ void ec_listener_signal(EcListener *l);
 /* Wants its port open, also after a restart of the daemon. 0 when it is up; -errno and the sentence
  * when it failed (the state then says the same). */
 int ec_listener_activate(EcListener *l, sd_bus_error *ret_error);
+/* Sets what is asked for, and wanted by it; ec_answer_refresh() then acts on that. */
+void ec_listener_ask(EcListener *l, bool asked);
 /* Cannot fail; the accepted tunnels go. */
 void ec_listener_deactivate(EcListener *l);
 

@@ -123,7 +123,7 @@ int ec_manager_add_listener(EcManager *m, EcSettings *settings, GHashTable *peer
 	else if (r >= 0)
 		ec_listener_deactivate(l); /* notes that it is not wanted */
 	if (r < 0) {
-		l->wanted = false;
+		ec_listener_ask(l, false);
 		ec_answer_refresh(m->answer);
 		if (saved)
 			(void)ec_store_remove_listener(m->store, ec_listener_name(l), origin, NULL);
@@ -166,7 +166,7 @@ static int try_settings(EcListener *l, sd_bus_error *ret_error)
 	bool was_up = l->state == EC_LISTENER_UP;
 	int r;
 
-	if (!l->wanted) {
+	if (!l->asked) {
 		ec_listener_deactivate(l); /* notes it: autostart may be another */
 		return 0;
 	}
@@ -189,7 +189,7 @@ static void forget_keys(EcManager *m, const EcListener *l, GHashTable *old_peers
 int ec_manager_update_listener(EcManager *m, EcListener *l, EcSettings *settings, GHashTable *peers,
 		bool save, sd_bus_error *ret_error)
 {
-	bool wanted = l->wanted;
+	bool asked = l->asked;
 	int r = ec_settings_verify_peers(settings, peers, ret_error);
 
 	if (r >= 0 && !g_str_equal(settings->name, ec_listener_name(l)))
@@ -207,7 +207,7 @@ int ec_manager_update_listener(EcManager *m, EcListener *l, EcSettings *settings
 			ec_listener_touch(l, EC_LISTENER_SETTINGS);
 		} else {
 			exchange(l, &settings, &peers);
-			if (wanted)
+			if (asked)
 				(void)ec_listener_activate(l, NULL);
 		}
 	}
@@ -223,7 +223,7 @@ int ec_manager_remove_listener(EcManager *m, EcListener *l, sd_bus_error *ret_er
 
 	if (r < 0)
 		return r;
-	l->wanted = false;
+	ec_listener_ask(l, false);
 	ec_answer_refresh(m->answer);
 	if (l->announced && m->observer.listener_removed)
 		m->observer.listener_removed(l, m->observer.userdata);

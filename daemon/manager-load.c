@@ -129,7 +129,7 @@ static void load_listener(Load *l, EcSettings *settings, GHashTable *peers, EcOr
 	EcListener *new;
 
 	if (ec_manager_load_listener(l->m, settings, peers, origin, &new, ret_error) >= 0)
-		new->wanted = up;
+		ec_listener_ask(new, up);
 }
 
 static void on_listener(EcSettings *settings, GHashTable *peers, EcOrigin origin, void *userdata)
