@@ -80,25 +80,29 @@ static int read_text(const char *path, char **ret, sd_bus_error *ret_error)
 
 int ec_keyfile_read(const char *path, EcKeyfile **ret, sd_bus_error *ret_error)
 {
-	g_autoptr(EcKeyfile) f = g_new0(EcKeyfile, 1);
+	g_autoptr(GKeyFile) file = g_key_file_new();
 	g_autoptr(GError) problem = NULL;
-	int r = read_text(path, &f->text, ret_error);
+	g_autofree char *text = NULL;
+	int r = read_text(path, &text, ret_error);
 
 	if (r < 0)
 		return r;
-	f->path = g_strdup(path);
-	f->file = g_key_file_new();
-	if (!g_key_file_load_from_data(f->file, f->text, (gsize)-1, G_KEY_FILE_NONE, &problem)) {
-		unsigned line = line_of(f->text, NULL, NULL);
+	if (!g_key_file_load_from_data(file, text, (gsize)-1, G_KEY_FILE_NONE, &problem)) {
+		unsigned line = line_of(text, NULL, NULL);
 		char where[16] = "";
 
 		if (line)
 			g_snprintf(where, sizeof(where), ":%u", line);
 		return ec_error(ret_error, EC_ERROR_INVALID_SETTING, "%s%s: %s", path, where,
-				g_utf8_validate(f->text, -1, NULL) ? problem->message
-								   : "is not UTF-8 text");
+				g_utf8_validate(text, -1, NULL) ? problem->message
+								: "is not UTF-8 text");
 	}
-	*ret = g_steal_pointer(&f);
+	*ret = g_new0(EcKeyfile, 1);
+	**ret = (EcKeyfile){
+		.path = g_strdup(path),
+		.text = g_steal_pointer(&text),
+		.file = g_steal_pointer(&file),
+	};
 	return 0;
 }
 
@@ -107,11 +111,10 @@ EcKeyfile *ec_keyfile_free(EcKeyfile *f)
 	if (!f)
 		return NULL;
 	/* It may hold a key. */
-	if (f->text)
-		explicit_bzero(f->text, strlen(f->text));
+	explicit_bzero(f->text, strlen(f->text));
 	g_free(f->text);
 	g_free(f->path);
-	g_clear_pointer(&f->file, g_key_file_unref);
+	g_key_file_unref(f->file);
 	g_free(f);
 	return NULL;
 }
