@@ -79,8 +79,8 @@ static void drop(Pending *p)
 
 static void destroy(EcAcceptor *a)
 {
-	while (a->pending->len > 0)
-		drop(g_ptr_array_index(a->pending, 0));
+	for (guint i = a->pending->len; i-- > 0;)
+		drop(g_ptr_array_index(a->pending, i));
 	g_ptr_array_unref(a->pending);
 	(void)sd_event_source_disable_unref(a->io);
 	(void)sd_event_source_disable_unref(a->resume);

@@ -620,6 +620,7 @@ static int connect_socket(const EcChannelRoute *route)
 	return fd;
 }
 
+/* NOLINTNEXTLINE(readability-function-size): where to, as whom, who is told, and what came of it */
 int ec_channel_dial(sd_event *event, const EcChannelRoute *route, const char *identity,
 		const uint8_t *key, const EcChannelOps *ops, void *userdata, EcChannel **ret,
 		sd_bus_error *ret_error)

@@ -88,7 +88,7 @@ void raw_close(Raw *raw);
 /* Runs the loop until `what`. */
 #define wait_for(f, what)                                                                          \
 	do {                                                                                       \
-		int64_t end_ = g_get_monotonic_time() + 20 * G_USEC_PER_SEC;                       \
+		int64_t end_ = g_get_monotonic_time() + (int64_t)20 * G_USEC_PER_SEC;              \
 		while (!(what)) {                                                                  \
 			g_assert_cmpint(g_get_monotonic_time(), <, end_);                          \
 			g_assert_cmpint(sd_event_run((f)->event, 20000), >=, 0);                   \

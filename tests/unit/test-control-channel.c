@@ -306,7 +306,7 @@ static void test_memory(Channels *f, gconstpointer data)
 	enum {
 		PAIRS = 100
 	};
-	static End end[2 * PAIRS];
+	static End near[PAIRS], far[PAIRS];
 	size_t before = 0;
 
 	if (dlsym(RTLD_DEFAULT, "__asan_init")) {
@@ -319,18 +319,20 @@ static void test_memory(Channels *f, gconstpointer data)
 			before = resident();
 		}
 		open_both(f);
-		end[2 * i].c = g_steal_pointer(&f->dialer.c);
-		end[2 * i + 1].c = g_steal_pointer(&f->acceptor.c);
-		ec_channel_set_owner(end[2 * i].c, &channels_ops, &end[2 * i]);
-		ec_channel_set_owner(end[2 * i + 1].c, &channels_ops, &end[2 * i + 1]);
+		near[i].c = g_steal_pointer(&f->dialer.c);
+		far[i].c = g_steal_pointer(&f->acceptor.c);
+		ec_channel_set_owner(near[i].c, &channels_ops, &near[i]);
+		ec_channel_set_owner(far[i].c, &channels_ops, &far[i]);
 		channels_reset(f);
 	}
 	(void)malloc_trim(0);
 	size_t each = (resident() - before) / PAIRS;
 	g_test_message("%zu bytes for an idle channel", each);
 	g_assert_cmpuint(each, <, 32768);
-	for (int i = 0; i < 2 * PAIRS; i++)
-		(void)ec_channel_free(end[i].c);
+	for (int i = 0; i < PAIRS; i++) {
+		(void)ec_channel_free(near[i].c);
+		(void)ec_channel_free(far[i].c);
+	}
 }
 
 #define add(name, data, function)                                                                  \
