@@ -42,6 +42,7 @@ class World:
         for ns, (local, remote), own in ((self.near, ends, A6), (self.far, ends[::-1], B6)):
             ns.ip("address", "add", f"{own}/64", "dev", "wire", "nodad")
             if "fou" in more:
+                ethercord.run("modprobe", "fou")
                 ns.ip("fou", "add", "port", "65201", "ipproto", "47")
             words = ["-6"] if family == 6 else []
             ns.ip(*words, "link", "add", "cord0", "type", kind, "local", local, "remote", remote,
