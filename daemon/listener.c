@@ -257,7 +257,7 @@ static bool is_own(EcListener *l, const char *name, const char *peer)
 {
 	const EcTunnel *t = ec_manager_find(l->manager, name);
 
-	return t ? t->listener == l && g_strcmp0(t->peer, peer) == 0
+	return t ? t->listener == l && g_strcmp0(t->settings->identity, peer) == 0
 		 : !ec_manager_find_listener(l->manager, name);
 }
 
@@ -369,6 +369,8 @@ EcSettings *ec_listener_tunnel_settings(EcListener *l, const char *peer, const E
 		r = ec_settings_parse(s, "mode", ec_settings_word("mode", (int)mode), ret_error);
 	if (r >= 0)
 		r = ec_settings_parse(s, "remote", ec_address_to_string(from, remote), ret_error);
+	if (r >= 0)
+		r = ec_settings_parse(s, "identity", peer, ret_error);
 	if (r >= 0)
 		r = take_interface(l, peer, s, ret_error);
 	if (r >= 0)

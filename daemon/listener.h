@@ -93,6 +93,7 @@ int ec_listener_check_mode(const EcSettings *listener, const EcSettings *peer, E
 
 /* The settings of the tunnel for a peer that was let in from this address (EC_SCOPE_TUNNEL,
  * verified): the listener's, over them the peer's; name LISTENER.PEER, shortened without collision;
+ * identity the peer's name;
  * interface by the listener's pattern (%n: the lowest number that no interface here has) or the
  * peer's; mode as the peer wants it. NULL with an error when they do not fit together (Refused:
  * "the listener joins no bridge: ...", "the listener joins bridge br0: use mode=..."). */

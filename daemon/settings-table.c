@@ -151,7 +151,8 @@ static const EcSetting table[] = {
 				"peer's name and key tell which is meant." },
 	{ FIELD("control", CHOICE, control), .scopes = TUNNEL, .choices = control_words,
 			.fallback = "ethercord",
-			.help = "How the two ends agree. *static*: they do not talk; both are configured by "
+			.help = "How the two ends agree. *ethercord*: the peer runs ethercordd; it is dialled, and "
+				"the rest is agreed on. *static*: they do not talk; both are configured by "
 				"hand, and the far end may be any system that speaks the wire format." },
 	{ FIELD("key", STRING, key), .scopes = TUNNEL, .flags = EC_SETTING_SECRET,
 			.is_valid = is_key,

@@ -58,7 +58,6 @@ static void free_tunnel(gpointer data)
 	EcTunnel *t = data;
 
 	(void)ec_settings_free(t->settings);
-	g_free(t->peer);
 	g_free(t);
 }
 
@@ -112,7 +111,8 @@ static void add_tunnel(
 	g_assert_cmpint(ec_settings_parse(t->settings, "name", name, NULL), ==, 0);
 	g_strlcpy(t->ifname, ifname, sizeof(t->ifname));
 	t->listener = l;
-	t->peer = g_strdup(peer);
+	if (peer)
+		g_assert_cmpint(ec_settings_parse(t->settings, "identity", peer, NULL), ==, 0);
 	g_hash_table_insert(b->m.tunnels, t->settings->name, t);
 }
 
@@ -343,11 +343,13 @@ static void test_tunnel_settings(void)
 			g_error("%s: %s", row[i].listener, error.message);
 		for (size_t k = 0; k < n; k++) {
 			if ((table[k].scopes & EC_SCOPE_TUNNEL) &&
+					!g_str_equal(table[k].key, "identity") &&
 					ec_settings_differ(s, wanted, &table[k])) {
 				g_autofree char *text = ec_settings_text(s, &table[k]);
 				g_error("%s: %s=%s", row[i].listener, table[k].key, text);
 			}
 		}
+		g_assert_cmpstr(s->identity, ==, row[i].peer);
 		g_assert_cmpuint(s->scope, ==, EC_SCOPE_TUNNEL);
 	}
 }
