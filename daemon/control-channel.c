@@ -250,7 +250,8 @@ void ec_channel_send(EcChannel *c, const EcControlMessage *m)
 		c->out_done = 0;
 	}
 	g_byte_array_append(c->out, bytes->data, bytes->len);
-	if (c->state != OPEN || c->in_tls)
+	/* Blocked: epoll says when there is room. */
+	if (c->state != OPEN || c->in_tls || c->blocked)
 		return;
 	if (flush(c) < 0)
 		soon(c);
@@ -419,8 +420,12 @@ static void handshake(EcChannel *c)
 	c->in_tls = false;
 	if (c->freed)
 		return;
-	if (r < 0 && !gnutls_error_is_fatal(r))
+	if (r < 0 && !gnutls_error_is_fatal(r)) {
+		/* A warning: there may be more that GnuTLS has read already. */
+		if (r != GNUTLS_E_AGAIN && r != GNUTLS_E_INTERRUPTED)
+			soon(c);
 		return;
+	}
 	if (r < 0) {
 		if (c->tls.server)
 			explain_acceptor(c, r);

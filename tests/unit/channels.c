@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/tcp.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -118,15 +119,25 @@ int channels_listen(uint16_t *ret_port)
 	return fd;
 }
 
-int channels_connect(uint16_t port)
+static int connect_to(uint16_t port, bool narrow)
 {
+	const int size = 4096, segment = 536;
 	struct sockaddr_in v4 = { .sin_family = AF_INET,
 		.sin_port = htons(port),
 		.sin_addr = { htonl(INADDR_LOOPBACK) } };
 
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (narrow) {
+		(void)setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
+		(void)setsockopt(fd, IPPROTO_TCP, TCP_MAXSEG, &segment, sizeof(segment));
+	}
 	g_assert_cmpint(connect(fd, (struct sockaddr *)&v4, sizeof(v4)), ==, 0);
 	return fd;
+}
+
+int channels_connect(uint16_t port)
+{
+	return connect_to(port, false);
 }
 
 static void way_end(Way *w)
@@ -237,7 +248,7 @@ int raw_connect(Channels *f, Raw *raw, const char *priority, const char *identit
 	const gnutls_datum_t psk = { (uint8_t *)key, EC_CHANNEL_KEY_SIZE };
 	int r;
 
-	raw->fd = channels_connect(f->port);
+	raw->fd = connect_to(f->port, raw->narrow);
 	g_assert_cmpint(gnutls_init(&raw->tls, GNUTLS_CLIENT | GNUTLS_NONBLOCK), ==, 0);
 	g_assert_cmpint(gnutls_priority_set_direct(raw->tls, priority, NULL), ==, 0);
 	g_assert_cmpint(gnutls_certificate_allocate_credentials(&raw->none), ==, 0);

@@ -57,6 +57,7 @@ typedef struct Channels {
 } Channels;
 
 typedef struct Raw {
+	bool narrow; /* set before raw_connect(): little fits into the sockets on the way */
 	int fd;
 	gnutls_session_t tls;
 	gnutls_psk_client_credentials_t psk;

@@ -313,6 +313,51 @@ static void test_deaf(Channels *f, gconstpointer data)
 	raw_close(&raw);
 }
 
+/* A narrow way: what does not fit is kept, and comes whole and in order when there is room. */
+static void test_narrow(Channels *f, gconstpointer data)
+{
+	enum {
+		COUNT = 2500
+	};
+	g_autoptr(GByteArray) meant = g_byte_array_new(), got = g_byte_array_new();
+	Raw raw = { .narrow = true };
+	uint8_t bytes[1024];
+
+	g_assert_cmpint(raw_connect(f, &raw, OURS, "laptop", f->key), ==, 0);
+	EcControlMessage hello = channels_ping(0);
+	g_autoptr(GByteArray) first = ec_control_message_encode(&hello);
+	raw_send(f, &raw, first->data, first->len, first->len);
+	wait_for(f, f->acceptor.messages == 1);
+	for (unsigned i = 0; i < COUNT; i++) {
+		EcControlMessage m = channels_ping(i);
+		g_autoptr(GByteArray) one = ec_control_message_encode(&m);
+
+		g_byte_array_append(meant, one->data, one->len);
+		ec_channel_send(f->acceptor.c, &m);
+	}
+	while (got->len < meant->len) {
+		ssize_t n = gnutls_record_recv(raw.tls, bytes, sizeof(bytes));
+
+		if (n > 0)
+			g_byte_array_append(got, bytes, (guint)n);
+		else if (n == GNUTLS_E_AGAIN)
+			(void)sd_event_run(f->event, 1000);
+		else
+			g_error("%s", gnutls_strerror((int)n));
+	}
+	g_assert_cmpmem(got->data, got->len, meant->data, meant->len);
+	g_assert_false(f->acceptor.closed);
+	/* It was narrow indeed. */
+	for (unsigned i = 0; i < 10 * COUNT; i++) {
+		EcControlMessage m = channels_ping(i);
+
+		ec_channel_send(f->acceptor.c, &m);
+	}
+	wait_for(f, f->acceptor.closed);
+	g_assert_nonnull(strstr(f->acceptor.why, "does not take"));
+	raw_close(&raw);
+}
+
 /* Somebody who sends a byte now and then is not waited for longer than who says nothing. */
 static void test_slow(Channels *f, gconstpointer data)
 {
@@ -406,6 +451,7 @@ int main(int argc, char **argv)
 	add("records", test_records);
 	add("largest", test_largest);
 	add("deaf", test_deaf);
+	add("narrow", test_narrow);
 	add("slow", test_slow);
 	add("bad-server", test_bad_server);
 	return g_test_run();
