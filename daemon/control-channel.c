@@ -552,7 +552,7 @@ static GByteArray *on_early(EcTls *t, bool *ret_stop)
 	if (!c->freed)
 		tell_opened(c);
 	*ret_stop = c->freed;
-	if (!c->freed && c->out && c->out->len <= EC_TLS_EARLY_MAX)
+	if (!c->freed && c->out && c->out->len <= t->room)
 		all = g_steal_pointer(&c->out);
 	return all;
 }

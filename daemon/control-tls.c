@@ -19,7 +19,9 @@
  * use range of the IANA registry). TLS lets a server send data there, too (0.5-RTT), with the same
  * security: encrypted to who has the PSK and this connection's ECDHE share, and covered by the
  * Finished that the dialer verifies before it looks at it. GnuTLS does that only for sessions
- * without PSK. A dialer that does not send the extension gets the same bytes after the handshake.
+ * without PSK. The dialer's extension is zeros, as many as it wants to leave room for: an answer is
+ * never larger than its ClientHello, not even to one that somebody sends again. What does not fit,
+ * and what is for a dialer without the extension, is sent after the handshake.
  *
  * An unknown identity is given a random key: the binder does not fit, as with a wrong key, after as
  * much work.
@@ -127,6 +129,8 @@ static int on_early_recv(gnutls_session_t session, const unsigned char *data, si
 {
 	EcTls *t = gnutls_session_get_ptr(session);
 
+	if (t->server)
+		t->room = MIN(n, EC_TLS_EARLY_MAX);
 	if (t->server || t->early || n == 0)
 		return 0;
 	if (n > EC_TLS_EARLY_MAX)
@@ -141,8 +145,12 @@ static int on_early_send(gnutls_session_t session, gnutls_buffer_t to)
 	EcTls *t = gnutls_session_get_ptr(session);
 	bool stop = false;
 
-	if (!t->server)
-		return GNUTLS_E_INT_RET_0; /* there, and empty */
+	if (!t->server) {
+		static const uint8_t room[EC_TLS_EARLY_MAX];
+		int r = gnutls_buffer_append_data(to, room, sizeof(room));
+
+		return r < 0 ? r : (int)sizeof(room);
+	}
 	if (!t->asked)
 		return GNUTLS_E_INSUFFICIENT_CREDENTIALS;
 	g_autoptr(GByteArray) bytes = t->ops->early(t, &stop);

@@ -11,14 +11,15 @@
  */
 typedef struct EcTls EcTls;
 
-/* Of what the acceptor sends in the handshake, bytes; more is sent after it. */
-#define EC_TLS_EARLY_MAX 8192u
+/* What the acceptor may send in the handshake, bytes; more is sent after it. */
+#define EC_TLS_EARLY_MAX 1024u
 
 /* Called by the acceptor with GnuTLS on the stack: the session must not be touched. */
 typedef struct EcTlsOps {
 	/* The key of t->identity. */
 	bool (*key)(EcTls *t, uint8_t ret[static EC_CHANNEL_KEY_SIZE]);
-	/* The key fits. What to send with the handshake, or NULL; *ret_stop: end it. */
+	/* The key fits. At most t->room bytes to send with the handshake, or NULL; *ret_stop: end
+	 * it. */
 	GByteArray *(*early)(EcTls *t, bool *ret_stop);
 } EcTlsOps;
 
@@ -27,8 +28,9 @@ struct EcTls {
 	const EcTlsOps *ops;
 	int fd;
 	bool server;
-	bool asked; /* acceptor: an identity came, and its key was looked for */
-	int error;  /* errno of the socket where that was the cause */
+	bool asked;  /* acceptor: an identity came, and its key was looked for */
+	size_t room; /* acceptor: what may be sent with the handshake, bytes */
+	int error;   /* errno of the socket where that was the cause */
 	char identity[EC_CONTROL_NAME_MAX + 1];
 	uint8_t key[EC_CHANNEL_KEY_SIZE]; /* dialer: until the handshake is over */
 	GByteArray *early;                /* dialer: what came with the handshake */

@@ -49,11 +49,30 @@ static void test_open(Channels *f, gconstpointer data)
 			ec_channel_remote(f->acceptor.c), ec_channel_local(f->dialer.c)));
 }
 
+/* More than there is room for comes after the handshake. */
+static void test_late(Channels *f, gconstpointer data)
+{
+	EcControlMessage long_one = { .type = EC_CONTROL_WELCOME, .protocol = 1, .n_encaps = 16 };
+
+	(void)g_strlcpy(long_one.name, "office", sizeof(long_one.name));
+	for (int i = 0; i < 16; i++) {
+		memset(long_one.encaps[i].name, 'x', sizeof(long_one.encaps[i].name) - 1);
+		memset(long_one.encaps[i].plane, 'y', sizeof(long_one.encaps[i].plane) - 1);
+	}
+	f->acceptor.says = &long_one;
+	channels_dial(f, "laptop", f->key, f->wire_port);
+	wait_for(f, f->dialer.opened);
+	g_assert_cmpuint(f->dialer.messages, ==, 0);
+	wait_for(f, f->dialer.messages == 1);
+	g_assert_cmpuint(f->dialer.last.n_encaps, ==, 16);
+}
+
 /* The acceptor's word comes with its first flight: before it has anything but the ClientHello. */
 static void test_early(Channels *f, gconstpointer data)
 {
 	EcControlMessage welcome = channels_bye("welcome");
 
+	memset(welcome.text, 'x', sizeof(welcome.text) - 1);
 	f->acceptor.says = &welcome;
 	channels_dial(f, "laptop", f->key, f->wire_port);
 	wait_for(f, f->there.seen && f->there.seen->len > 0);
@@ -62,6 +81,9 @@ static void test_early(Channels *f, gconstpointer data)
 	g_assert_true(f->acceptor.opened);
 	g_assert_false(ec_channel_is_proven(f->acceptor.c));
 	g_assert_cmpuint(f->there.seen->len, ==, f->there.hold);
+	/* No answer is larger than its question. */
+	g_assert_cmpuint(f->back.seen->len, >, sizeof(welcome.text));
+	g_assert_cmpuint(f->back.seen->len, <=, f->there.seen->len);
 	/* The rest of the handshake. */
 	f->there.hold = NOT_YET;
 	(void)sd_event_source_set_enabled(f->there.source, SD_EVENT_ON);
@@ -348,6 +370,7 @@ int main(int argc, char **argv)
 	g_test_init(&argc, &argv, NULL);
 	add("open", NULL, test_open);
 	add("early", NULL, test_early);
+	add("late", NULL, test_late);
 	add("keyless", NULL, test_keyless);
 	add("wrong-key", &wrong, test_wrong_key);
 	add("unknown-name", &unknown, test_wrong_key);
