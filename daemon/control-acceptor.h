@@ -7,7 +7,8 @@
  * One listening TCP port, IPv4 and IPv6, and the connections on it that have not yet shown who they
  * are. Those are limited per source address (an IPv6 /64 counts as one) and in total, and dropped
  * after EC_CHANNEL_GREETING_USEC; until then each costs a socket and a TLS session, nothing else.
- * Too many: refused by closing, at once, newest first; when file descriptors run out listening
+ * Too many: refused by closing, at once, newest first; when all places are taken the source that
+ * has the most gives one up for a source that has fewer. When file descriptors run out listening
  * pauses and resumes by itself.
  */
 typedef struct EcAcceptor EcAcceptor;
