@@ -179,13 +179,6 @@ static bool find_key(EcAcceptor *acceptor, EcChannel *c, const char *identity,
 	return false;
 }
 
-static void set_refusal(EcControlMessage *m, const sd_bus_error *why)
-{
-	*m = (EcControlMessage){ .type = EC_CONTROL_REFUSE };
-	g_strlcpy(m->error, ec_error_token(why), sizeof(m->error));
-	g_strlcpy(m->text, why->message ? why->message : "refused", sizeof(m->text));
-}
-
 /* What the peer's tunnel is or would be: its own settings, or those it would get. Free it. */
 static EcSettings *settings_for(
 		const Claim *c, const EcAddress *from, int mode, sd_bus_error *ret_error)
@@ -253,7 +246,7 @@ static bool welcome(EcAcceptor *acceptor, EcChannel *c, EcControlMessage *ret, v
 		return false;
 	if (make_welcome(a->manager, &claim, from, ret, &error) < 0) {
 		log_refusal(a, from, claim.peer, error.message);
-		set_refusal(ret, &error);
+		ec_session_refusal(ret, &error);
 		return true;
 	}
 	ret->seen = *from;
@@ -380,7 +373,6 @@ static void greeted(EcAcceptor *acceptor, EcChannel *c, const EcControlMessage *
 	EcAnswer *a = userdata;
 	g_autofree char *who = g_strdup(ec_channel_identity(c));
 	EcAddress from = *ec_channel_remote(c);
-	EcControlMessage refusal;
 
 	if (m->type == EC_CONTROL_BYE || m->type == EC_CONTROL_REFUSE) {
 		(void)ec_channel_free(c);
@@ -389,8 +381,7 @@ static void greeted(EcAcceptor *acceptor, EcChannel *c, const EcControlMessage *
 	if (let_in(a, ec_acceptor_port(acceptor), c, m, &error) >= 0)
 		return;
 	log_refusal(a, &from, who, error.message ? error.message : "?");
-	set_refusal(&refusal, &error);
-	ec_channel_send(c, &refusal);
+	ec_session_refuse(c, &error);
 	(void)ec_channel_free(c);
 }
 

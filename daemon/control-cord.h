@@ -10,6 +10,8 @@ uint64_t ec_session_now(const EcSession *s);
 void ec_session_set_phase(EcSession *s, EcPhase phase, const char *token, const char *sentence);
 /* Sets the timer for what is waited for next. */
 void ec_session_schedule(EcSession *s);
+/* Makes this the cord's channel. leads: this end dialed. */
+void ec_session_attach(EcSession *s, EcChannel *c, bool leads);
 /* Begins the next round on the channel that this end leads; without one left, ends it. */
 void ec_session_choose(EcSession *s);
 

@@ -6,6 +6,7 @@
 #include <sys/random.h>
 
 #include "control-cord.h"
+#include "control-dial.h"
 #include "log.h"
 #include "manager.h"
 #include "path.h"
@@ -56,8 +57,6 @@
  * from there.
  */
 
-#define RETRY_FIRST_USEC 200000ULL
-#define RETRY_LAST_USEC 30000000ULL
 #define PING_USEC 15000000ULL
 #define PONG_USEC 5000000ULL
 #define SILENT_USEC 60000000ULL   /* an acceptor that hears no PING for so long drops the channel */
@@ -65,12 +64,10 @@
 #define READY_USEC 5000000ULL
 /* How long a cord may be unattended: the time a daemon takes to come back. */
 #define AWAY_ACCEPTOR_USEC 60000000ULL
-#define AWAY_DIALER_USEC 10000000ULL
 /* A peer of a listener that does not come back is forgotten; its own daemon knows how to come. */
 #define KEEP_USEC 3600000000ULL
-#define FAILBACK_USEC 30000000ULL
 
-static const EcChannelOps dial_ops, channel_ops;
+static const EcChannelOps channel_ops;
 
 uint64_t ec_session_now(const EcSession *s)
 {
@@ -127,51 +124,6 @@ uint64_t ec_session_instance(EcManager *m, const char *name)
 
 	ec_manager_mac(m, "instance", name, (uint8_t *)&instance);
 	return instance;
-}
-
-/* Retries */
-
-static void dial(EcSession *s, size_t target);
-
-static int on_retry(sd_event_source *source, uint64_t usec, void *userdata)
-{
-	EcSession *s = userdata;
-	EcTunnel *t = s->tunnel;
-
-	s->retry = sd_event_source_disable_unref(s->retry);
-	if (s->phase == EC_PHASE_LIVE && s->channel && t->turn > 0 && t->turn < t->n_remotes &&
-			!s->dial)
-		dial(s, 0); /* is the first of the remotes back? */
-	else
-		ec_tunnel_refresh(t);
-	return 0;
-}
-
-static void retry_in(EcSession *s, uint64_t usec)
-{
-	/* At random up to a quarter earlier: many tunnels do not ask at once. */
-	usec -= usec / 4 * (uint64_t)g_random_int_range(0, 1000) / 1000;
-	s->retry = sd_event_source_disable_unref(s->retry);
-	(void)sd_event_add_time_relative(
-			s->tunnel->manager->event, &s->retry, CLOCK_BOOTTIME, usec, 1, on_retry, s);
-}
-
-static void retry_later(EcSession *s)
-{
-	uint64_t usec = MIN(RETRY_FIRST_USEC << MIN(s->attempts, 10), RETRY_LAST_USEC);
-
-	if (s->phase == EC_PHASE_REFUSED)
-		usec = RETRY_LAST_USEC;
-	/* While the cord carries on, the peer's daemon may be back any moment. */
-	if (s->unattended > ec_session_now(s))
-		usec = MIN(usec, 1000000);
-	s->attempts++;
-	retry_in(s, usec);
-}
-
-static void drop_dial(EcSession *s)
-{
-	s->dial = ec_channel_free(s->dial);
 }
 
 /* Timer of the channel and of the time unattended: at most one thing is waited for at a time. */
@@ -292,246 +244,6 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
 	return 0;
 }
 
-/* Dialing */
-
-static bool has_names(const EcTunnel *t)
-{
-	EcAddress address;
-
-	for (char **r = t->settings->remote; r && *r; r++) {
-		if (ec_address_from_string(*r, &address) < 0)
-			return true;
-	}
-	return false;
-}
-
-/* This attempt at t->turn came to nothing: the next remote, or all of them again later. */
-static void next_remote(EcSession *s)
-{
-	EcTunnel *t = s->tunnel;
-
-	if (t->n_remotes > 0 && t->turn + 1 < t->n_remotes) {
-		t->turn++;
-		dial(s, t->turn);
-		return;
-	}
-	t->turn = 0;
-	if (has_names(t))
-		ec_tunnel_resolve_again(t);
-	retry_later(s);
-}
-
-/* An attempt to dial ended with this. A cord that is there goes on. */
-static void dial_failed(EcSession *s, const sd_bus_error *why)
-{
-	EcTunnel *t = s->tunnel;
-	bool person = sd_bus_error_has_name(why, EC_ERROR_WRONG_KEY) ||
-		      sd_bus_error_has_name(why, EC_ERROR_REFUSED) ||
-		      sd_bus_error_has_name(why, EC_ERROR_NOT_PROTECTED) ||
-		      sd_bus_error_has_name(why, EC_ERROR_NOT_SUPPORTED) ||
-		      sd_bus_error_has_name(why, EC_ERROR_INVALID_SETTING);
-	bool trial = s->channel && s->phase == EC_PHASE_LIVE;
-
-	drop_dial(s);
-	if (trial) {
-		retry_in(s, FAILBACK_USEC);
-		return;
-	}
-	if (!s->agreement.encap)
-		ec_session_set_phase(s, person ? EC_PHASE_REFUSED : EC_PHASE_DIALING,
-				ec_error_token(why), why->message ? why->message : "");
-	else if (person)
-		ec_tunnel_event(t, "refused", "reason", why->message, NULL);
-	ec_session_schedule(s);
-	if (person)
-		retry_later(s);
-	else
-		next_remote(s);
-	ec_tunnel_look(t);
-}
-
-/* The key shared with the peer, or without one the one that everybody knows, where the VPN stands
- * for the peer. */
-static int find_key(EcSession *s, const EcPath *path, uint8_t key[static EC_CHANNEL_KEY_SIZE],
-		char **ret_identity, sd_bus_error *ret_error)
-{
-	EcTunnel *t = s->tunnel;
-	const char *name = t->settings->identity ? t->settings->identity : ec_tunnel_name(t);
-	int r = ec_store_get_key(t->manager->store, ec_tunnel_name(t), key);
-
-	if (r < 0)
-		return ec_error(ret_error, EC_ERROR_WRONG_KEY, "cannot read the key of %s: %s",
-				ec_tunnel_name(t), g_strerror(-r));
-	if (r == 0 && !path->protect)
-		return ec_error(ret_error, EC_ERROR_NOT_PROTECTED,
-				"%s has no key, and no VPN vouches for the peer; set a key with "
-				"'ethercordctl setkey %s' at both ends, or use a VPN",
-				ec_tunnel_name(t), ec_tunnel_name(t));
-	if (r == 0) {
-		memcpy(key, ec_channel_keyless_key, EC_CHANNEL_KEY_SIZE);
-		*ret_identity = g_strdup_printf("%c%s", EC_CHANNEL_KEYLESS, name);
-	} else {
-		*ret_identity = g_strdup(name);
-	}
-	return 0;
-}
-
-static int try_dial(EcSession *s, size_t target, sd_bus_error *ret_error)
-{
-	EcTunnel *t = s->tunnel;
-	const EcEncap *candidates[EC_ENCAPS_MAX + 1];
-	uint8_t key[EC_CHANNEL_KEY_SIZE];
-	g_autofree char *identity = NULL;
-	char text[INET6_ADDRSTRLEN];
-	EcPath path = { 0 };
-	int r = ec_session_abilities(
-			t->manager, t->settings, &t->remotes[target], candidates, &path, ret_error);
-
-	if (r >= 0)
-		r = find_key(s, &path, key, &identity, ret_error);
-	if (r < 0)
-		return r;
-	EcChannelRoute route = {
-		.remote = t->remotes[target],
-		.port = t->settings->port,
-		.local = path.local,
-		.fwmark = t->settings->fwmark,
-	};
-	if (path.fence == EC_FENCE_INTERFACE)
-		g_strlcpy(route.device, path.device, sizeof(route.device));
-	g_autofree char *port = g_strdup_printf("%u", route.port);
-	ec_tunnel_event(t, "dialling", "remote", ec_address_to_string(&route.remote, text), "port",
-			port, NULL);
-	if (!s->agreement.encap && s->phase != EC_PHASE_REFUSED && !*s->sentence) {
-		g_autofree char *sentence = g_strdup_printf("dialling %s port %s", text, port);
-		ec_session_set_phase(s, EC_PHASE_DIALING, "Dialling", sentence);
-	}
-	s->way = path.local;
-	s->way_ifindex = path.ifindex;
-	s->target = target;
-	r = ec_channel_dial(t->manager->event, &route, identity, key, &dial_ops, s, &s->dial,
-			ret_error);
-	explicit_bzero(key, sizeof(key));
-	return r;
-}
-
-static void dial(EcSession *s, size_t target)
-{
-	g_auto(sd_bus_error) error = SD_BUS_ERROR_NULL;
-
-	drop_dial(s);
-	s->retry = sd_event_source_disable_unref(s->retry);
-	if (try_dial(s, target, &error) < 0)
-		dial_failed(s, &error);
-}
-
-/* Dials if there is reason to: no channel, one by a way that is no more, or a peer that does not
- * answer. */
-static void keep_dialing(EcSession *s)
-{
-	const EcTunnel *t = s->tunnel;
-	bool moved = (s->dial || (s->channel && s->leads)) &&
-		     (!ec_address_equal(&s->way, &t->path.local) ||
-				     s->way_ifindex != t->path.ifindex) &&
-		     s->target == t->turn;
-
-	if (moved) {
-		s->attempts = 0;
-	} else if (s->dial || s->retry) {
-		return;
-	} else if (s->channel && s->phase != EC_PHASE_LOST) {
-		return;
-	}
-	if (!t->announced) /* not before anybody can see it */
-		retry_in(s, 0);
-	else if (t->turn < t->n_remotes)
-		dial(s, t->turn);
-}
-
-/* What came */
-
-static void refuse(EcChannel *c, const sd_bus_error *why)
-{
-	EcControlMessage m = { .type = EC_CONTROL_REFUSE };
-
-	g_strlcpy(m.error, ec_error_token(why), sizeof(m.error));
-	g_strlcpy(m.text, why->message ? why->message : "refused", sizeof(m.text));
-	ec_channel_send(c, &m);
-}
-
-static void on_refused(EcSession *s, const EcControlMessage *m)
-{
-	g_auto(sd_bus_error) error = SD_BUS_ERROR_NULL;
-	g_autofree char *name = g_strconcat(EC_ERROR_PREFIX, m->error, NULL);
-
-	/* A name of ours, or refused. */
-	(void)ec_error(&error, name, "the peer says: %s", m->text);
-	if (g_str_equal(ec_error_token(&error), "Failed")) {
-		sd_bus_error_free(&error);
-		(void)ec_error(&error, EC_ERROR_REFUSED, "the peer says: %s", m->text);
-	}
-	ec_tunnel_event(s->tunnel, "refused", "reason", m->text, NULL);
-	dial_failed(s, &error);
-}
-
-static int check_protocol(const EcControlMessage *m, sd_bus_error *ret_error)
-{
-	if (m->protocol == EC_CONTROL_PROTOCOL)
-		return 0;
-	return ec_error(ret_error, EC_ERROR_NOT_SUPPORTED,
-			"the peer's ethercord speaks protocol %u, this one %u; bring the older one "
-			"up to date",
-			m->protocol, EC_CONTROL_PROTOCOL);
-}
-
-/* The peer stands at the other end of dial: decide, and make it the cord's channel. */
-static void on_welcome(EcSession *s, const EcControlMessage *m)
-{
-	g_auto(sd_bus_error) error = SD_BUS_ERROR_NULL;
-	EcTunnel *t = s->tunnel;
-	bool same_machine = s->instance == m->instance;
-
-	if (check_protocol(m, &error) < 0) {
-		refuse(s->dial, &error);
-		dial_failed(s, &error);
-		return;
-	}
-	ec_tunnel_event(t, "welcomed", "peer", m->name, NULL);
-	g_free(t->peer);
-	t->peer = g_strdup(m->name);
-	ec_tunnel_touch(t, EC_PROPERTY_PEER);
-	if (s->channel) { /* one that is there already is left for this one */
-		EcControlMessage bye = { .type = EC_CONTROL_BYE };
-
-		g_strlcpy(bye.error, same_machine ? EC_BYE_MOVED : EC_BYE_DOWN, sizeof(bye.error));
-		ec_channel_send(s->channel, &bye);
-		s->channel = ec_channel_free(s->channel);
-	}
-	if (!same_machine && s->instance && s->target != t->turn)
-		ec_cord_drop(s);
-	if (s->unattended || s->crossed) {
-		s->reconnects++;
-		ec_tunnel_event(t, "control-back", NULL);
-	}
-	t->turn = s->target;
-	s->instance = m->instance;
-	s->channel = g_steal_pointer(&s->dial);
-	ec_channel_set_owner(s->channel, &channel_ops, s);
-	s->leads = true;
-	s->attempts = 0;
-	s->unattended = 0;
-	s->round = 0;
-	s->refused[0] = NULL;
-	s->lesser = false;
-	g_free(s->welcome);
-	s->welcome = g_memdup2(m, sizeof(*m));
-	s->ponged = ec_session_now(s);
-	s->pinged = 0;
-	if (t->turn > 0)
-		retry_in(s, FAILBACK_USEC);
-	ec_session_choose(s);
-}
-
 /* The next round, or why there is none. */
 void ec_session_choose(EcSession *s)
 {
@@ -551,40 +263,24 @@ void ec_session_choose(EcSession *s)
 	s->channel = ec_channel_free(s->channel);
 	s->barren = s->refused[0] != NULL;
 	ec_cord_drop(s);
-	dial_failed(s, &error);
+	ec_dial_failed(s, &error);
 	ec_tunnel_refresh(t);
 }
 
-static void on_dial_message(EcChannel *c, const EcControlMessage *m, void *userdata)
+void ec_session_refusal(EcControlMessage *m, const sd_bus_error *why)
 {
-	EcSession *s = userdata;
-
-	if (m->type == EC_CONTROL_WELCOME)
-		on_welcome(s, m);
-	else if (m->type == EC_CONTROL_REFUSE)
-		on_refused(s, m);
+	*m = (EcControlMessage){ .type = EC_CONTROL_REFUSE };
+	g_strlcpy(m->error, ec_error_token(why), sizeof(m->error));
+	g_strlcpy(m->text, why->message ? why->message : "refused", sizeof(m->text));
 }
 
-static void on_dial_closed(EcChannel *c, const sd_bus_error *why, void *userdata)
+void ec_session_refuse(EcChannel *c, const sd_bus_error *why)
 {
-	g_auto(sd_bus_error) error = SD_BUS_ERROR_NULL;
-	EcSession *s = userdata;
-	char text[INET6_ADDRSTRLEN];
+	EcControlMessage m;
 
-	/* A machine that refuses is there, and its kernel carries on. */
-	if (s->crossed && s->unattended && ec_channel_errno(c) == ECONNREFUSED)
-		s->unattended = ec_session_now(s) + AWAY_DIALER_USEC;
-	if (sd_bus_error_is_set(why))
-		(void)sd_bus_error_copy(&error, why);
-	else
-		(void)ec_error(&error, EC_ERROR_PEER_UNREACHABLE,
-				"%s port %u closed the connection without a word",
-				ec_address_to_string(ec_channel_remote(c), text),
-				ec_channel_remote_port(c));
-	dial_failed(s, &error);
+	ec_session_refusal(&m, why);
+	ec_channel_send(c, &m);
 }
-
-static const EcChannelOps dial_ops = { .message = on_dial_message, .closed = on_dial_closed };
 
 /* The peer takes the cord down. */
 static void on_bye(EcSession *s, const EcControlMessage *m)
@@ -597,7 +293,7 @@ static void on_bye(EcSession *s, const EcControlMessage *m)
 
 		lose_channel(s,
 				!restart   ? 0
-				: s->leads ? AWAY_DIALER_USEC
+				: s->leads ? EC_DIAL_AWAY_USEC
 					   : AWAY_ACCEPTOR_USEC,
 				"the peer's daemon goes; the cord stays");
 		return;
@@ -612,7 +308,7 @@ static void on_bye(EcSession *s, const EcControlMessage *m)
 			"the peer took the cord down%s%s", m->text[0] ? ": " : "", m->text);
 	ec_session_set_phase(s, EC_PHASE_DIALING, "PeerUnreachable", sentence);
 	s->attempts = 2;
-	retry_later(s);
+	ec_dial_later(s);
 	ec_tunnel_refresh(t);
 }
 
@@ -628,7 +324,7 @@ static void on_message(EcChannel *c, const EcControlMessage *m, void *userdata)
 		if (s->leads)
 			break;
 		if (ec_cord_accept(s, m, &error) < 0) {
-			refuse(c, &error);
+			ec_session_refuse(c, &error);
 			abandon(s);
 		}
 		break;
@@ -649,7 +345,7 @@ static void on_message(EcChannel *c, const EcControlMessage *m, void *userdata)
 	case EC_CONTROL_REFUSE:
 		ec_cord_drop(s);
 		s->channel = ec_channel_free(s->channel);
-		on_refused(s, m);
+		ec_dial_refused(s, m);
 		ec_tunnel_refresh(s->tunnel);
 		break;
 	case EC_CONTROL_WELCOME:
@@ -666,12 +362,23 @@ static void on_closed(EcChannel *c, const sd_bus_error *why, void *userdata)
 
 	lose_channel(s,
 			!by_peer   ? 0
-			: s->leads ? AWAY_DIALER_USEC
+			: s->leads ? EC_DIAL_AWAY_USEC
 				   : AWAY_ACCEPTOR_USEC,
 			why && why->message ? why->message : "the peer closed the connection");
 }
 
 static const EcChannelOps channel_ops = { .message = on_message, .closed = on_closed };
+
+void ec_session_attach(EcSession *s, EcChannel *c, bool leads)
+{
+	s->channel = c;
+	ec_channel_set_owner(c, &channel_ops, s);
+	s->leads = leads;
+	s->attempts = 0;
+	s->unattended = 0;
+	s->pinged = 0;
+	s->since = s->ponged = ec_session_now(s);
+}
 
 /* What others ask of a session */
 
@@ -686,14 +393,14 @@ int ec_session_attempt(EcSession *s, sd_bus_error *ret_error)
 		r = ec_cord_bind(s, ret_error);
 	if (r == 0) {
 		ec_cord_pause(s);
-		drop_dial(s);
+		ec_dial_drop(s);
 	}
 	if (r <= 0)
 		return r;
 	if (s->phase == EC_PHASE_IDLE)
 		ec_session_set_phase(s, EC_PHASE_DIALING, "Dialling", "");
 	if (s->dials)
-		keep_dialing(s);
+		ec_dial_keep(s);
 	return 1;
 }
 
@@ -728,16 +435,11 @@ int ec_session_take(
 	EcTunnel *t = s->tunnel;
 	bool back = s->crossed > 0;
 
-	drop_dial(s);
+	ec_dial_drop(s);
 	s->retry = sd_event_source_disable_unref(s->retry);
 	s->channel = ec_channel_free(s->channel);
-	s->channel = c;
-	ec_channel_set_owner(c, &channel_ops, s);
-	s->leads = false;
+	ec_session_attach(s, c, false);
 	s->instance = choose->instance;
-	s->unattended = 0;
-	s->attempts = 0;
-	s->since = s->ponged = ec_session_now(s);
 	g_free(t->peer);
 	t->peer = g_strdup(choose->name);
 	ec_tunnel_touch(t, EC_PROPERTY_PEER);
@@ -768,7 +470,7 @@ static void say_bye(EcSession *s, const char *why)
 void ec_session_end(EcSession *s)
 {
 	say_bye(s, EC_BYE_DOWN);
-	drop_dial(s);
+	ec_dial_drop(s);
 	s->retry = sd_event_source_disable_unref(s->retry);
 	s->timer = sd_event_source_disable_unref(s->timer);
 	ec_cord_drop(s);
@@ -790,7 +492,7 @@ void ec_session_adopt(EcSession *s, const EcCord *cord)
 		ec_session_set_phase(s, EC_PHASE_PROVING, "", "");
 		return;
 	}
-	s->unattended = ec_session_now(s) + (s->dials ? AWAY_DIALER_USEC : AWAY_ACCEPTOR_USEC);
+	s->unattended = ec_session_now(s) + (s->dials ? EC_DIAL_AWAY_USEC : AWAY_ACCEPTOR_USEC);
 	ec_session_set_phase(s, EC_PHASE_LIVE, "", "");
 	ec_session_schedule(s);
 }
@@ -811,7 +513,7 @@ EcSession *ec_session_free(EcSession *s)
 	if (!s)
 		return NULL;
 	say_bye(s, EC_BYE_RESTART);
-	drop_dial(s);
+	ec_dial_drop(s);
 	(void)sd_event_source_disable_unref(s->retry);
 	(void)sd_event_source_disable_unref(s->timer);
 	ec_cord_free(s);
@@ -827,7 +529,7 @@ void ec_session_resettle(EcSession *s)
 	ec_session_hurry(s);
 	if (!s->dials)
 		return;
-	drop_dial(s);
+	ec_dial_drop(s);
 	if (s->channel && s->leads)
 		say_bye(s, EC_BYE_MOVED);
 }

@@ -109,5 +109,8 @@ int ec_session_abilities(EcManager *m, const EcSettings *settings, const EcAddre
 /* A WELCOME for a peer of this tunnel or of a listener; see control-answer.c. */
 void ec_session_greet(EcManager *m, const EcSettings *settings, const EcTunnel *t,
 		const EcEncap *const *candidates, const EcPath *path, EcControlMessage *ret);
+/* A REFUSE with this reason; and sends it. */
+void ec_session_refusal(EcControlMessage *m, const sd_bus_error *why);
+void ec_session_refuse(EcChannel *c, const sd_bus_error *why);
 /* Of this machine and tunnel or listener: tells machines with one name apart. */
 uint64_t ec_session_instance(EcManager *m, const char *name);
