@@ -30,6 +30,7 @@
 #define LABEL_DIALER "EXPORTER-ethercord-dialer"
 #define LABEL_ACCEPTOR "EXPORTER-ethercord-acceptor"
 #define IDS_OFFERED 8
+#define ROUNDS_MAX 16 /* of one channel: each has an interface made */
 /* Below 2^24, as VNIs are, and above what people give by hand. */
 #define ID_MIN 0x10000
 #define ID_MAX 0xffffff
@@ -180,6 +181,22 @@ void ec_session_greet(EcManager *m, const EcSettings *settings, const EcTunnel *
 	}
 }
 
+static void note_refused(EcSession *s, uint32_t size)
+{
+	g_autofree char *bytes = g_strdup_printf("%u", size);
+	size_t n = 0;
+
+	while (s->refused[n])
+		n++;
+	if (n < EC_ENCAPS_MAX) {
+		s->refused[n] = s->agreement.encap;
+		s->carried[n] = size;
+		s->refused[n + 1] = NULL;
+	}
+	ec_tunnel_event(s->tunnel, "refused-by-path", "encapsulation", s->agreement.encap->name,
+			"largest", bytes, NULL);
+}
+
 /* Rounds */
 
 static void send_choose(EcSession *s)
@@ -242,12 +259,16 @@ static void adopt(EcSession *s, const EcAgreement *a)
 	s->agreement = *a;
 	ec_cord_settle_terms(s);
 	s->prove = !as_was;
-	/* A cord that carries frames goes on carrying them while it is looked at. */
-	if (s->barren && !s->crossed) { /* what came of the last time says more */
+	/* A cord that carried frames stays what it is while it is looked at. */
+	if (s->crossed) {
+		save(s);
+		return;
+	}
+	if (s->barren) { /* what came of the last time says more */
 		g_autofree char *before = g_strdup(s->sentence);
 
 		ec_session_set_phase(s, EC_PHASE_PROVING, "PeerUnreachable", before);
-	} else if (!s->crossed || s->phase != EC_PHASE_LIVE) {
+	} else {
 		g_autofree char *sentence = g_strdup_printf("trying whether frames of %u bytes "
 							    "cross with %s",
 				a->size, a->encap->name);
@@ -300,6 +321,26 @@ static int settle_for_less(EcSession *s, const EcAgreementSide *side, EcAgreemen
 	return 0;
 }
 
+void ec_cord_try_another(EcSession *s)
+{
+	const EcEncap *candidates[EC_ENCAPS_MAX + 1];
+	const EcEncap *const this[] = { s->agreement.encap, NULL };
+	EcTunnel *t = s->tunnel;
+	EcAgreementSide side;
+	EcAgreement other;
+	EcPath path;
+
+	if (ec_session_abilities(t->manager, t->settings, &t->remote, candidates, &path, NULL) < 0)
+		return;
+	look_at_self(s, candidates, &path, &t->remote, &side);
+	side.refused = this;
+	if (ec_agreement_choose(&side, s->welcome, &other, NULL) < 0)
+		return;
+	note_refused(s, 0);
+	s->crossed = 0;
+	ec_session_choose(s);
+}
+
 int ec_cord_choose(EcSession *s, sd_bus_error *ret_error)
 {
 	const EcEncap *candidates[EC_ENCAPS_MAX + 1];
@@ -337,6 +378,10 @@ int ec_cord_accept(EcSession *s, const EcControlMessage *choose, sd_bus_error *r
 	EcPath path;
 	int r = ec_session_abilities(t->manager, t->settings, remote, candidates, &path, ret_error);
 
+	if (r >= 0 && (choose->round != s->round + 1 || choose->round > ROUNDS_MAX))
+		r = ec_error(ret_error, EC_ERROR_PROTOCOL,
+				"round %u: allowed is one after the other, up to %d", choose->round,
+				ROUNDS_MAX);
 	if (r < 0)
 		return r;
 	look_at_self(s, candidates, &path, remote, &side);
@@ -345,7 +390,7 @@ int ec_cord_accept(EcSession *s, const EcControlMessage *choose, sd_bus_error *r
 		r = take_keys(s);
 	if (r < 0)
 		return r;
-	s->round = choose->round;
+	s->round++;
 	adopt(s, &a);
 	tell_chosen(s);
 	ec_tunnel_refresh(t);
@@ -371,7 +416,7 @@ void ec_cord_ready(EcSession *s)
 	s->ready = true;
 	ec_tunnel_event(s->tunnel, "ready", NULL);
 	/* What was sent before may have found nobody: the time counts from now. */
-	if (s->phase == EC_PHASE_PROVING && s->liveness)
+	if (s->phase != EC_PHASE_LIVE && s->liveness)
 		begin_proof(s);
 }
 
@@ -405,20 +450,16 @@ static void set_live(EcSession *s)
 	ec_session_set_phase(s, EC_PHASE_LIVE, sentence->len ? "RefusedByPath" : "", sentence->str);
 }
 
-static void note_refused(EcSession *s, uint32_t size)
+static void set_lost(EcSession *s)
 {
-	g_autofree char *bytes = g_strdup_printf("%u", size);
-	size_t n = 0;
+	bool news = s->phase != EC_PHASE_LOST;
 
-	while (s->refused[n])
-		n++;
-	if (n < EC_ENCAPS_MAX) {
-		s->refused[n] = s->agreement.encap;
-		s->carried[n] = size;
-		s->refused[n + 1] = NULL;
-	}
-	ec_tunnel_event(s->tunnel, "refused-by-path", "encapsulation", s->agreement.encap->name,
-			"largest", bytes, NULL);
+	ec_session_set_phase(s, EC_PHASE_LOST, "PeerUnreachable",
+			"the peer does not answer; the cord is kept and recovers by itself");
+	ec_session_schedule(s);
+	if (news)
+		ec_tunnel_event(s->tunnel, "peer-lost", NULL);
+	ec_tunnel_refresh(s->tunnel);
 }
 
 static void on_proved(EcLiveness *l, uint32_t size, void *userdata)
@@ -435,27 +476,16 @@ static void on_proved(EcLiveness *l, uint32_t size, void *userdata)
 		save(s);
 		if (news)
 			ec_tunnel_refresh(s->tunnel);
+	} else if (s->crossed) { /* it worked, and may again: see ec_cord_try_another() */
+		ec_liveness_watch(l, true);
+		if (s->phase != EC_PHASE_LIVE || s->unattended <= ec_session_now(s))
+			set_lost(s);
 	} else if (s->channel && s->leads && s->ready) {
 		note_refused(s, size);
-		s->crossed = 0;
 		ec_session_choose(s);
 	} else if (s->channel) {
 		begin_proof(s); /* until the leader finds another, or is ready */
-	} else if (s->crossed) {
-		ec_liveness_watch(l);
-		ec_session_set_phase(
-				s, EC_PHASE_LOST, "PeerUnreachable", "the peer does not answer");
-		ec_tunnel_refresh(s->tunnel);
 	}
-}
-
-static void set_lost(EcSession *s)
-{
-	ec_session_set_phase(s, EC_PHASE_LOST, "PeerUnreachable",
-			"the peer does not answer; the cord is kept and recovers by itself");
-	ec_session_schedule(s);
-	ec_tunnel_event(s->tunnel, "peer-lost", NULL);
-	ec_tunnel_refresh(s->tunnel);
 }
 
 static void on_lost(EcLiveness *l, void *userdata)

@@ -17,6 +17,8 @@ void ec_session_choose(EcSession *s);
 
 /* Decides by the session's WELCOME and sends the CHOOSE. The caller has the interface made. */
 int ec_cord_choose(EcSession *s, sd_bus_error *ret_error);
+/* A cord that worked has been silent for a while: another encapsulation may do, if there is one. */
+void ec_cord_try_another(EcSession *s);
 /* Takes a CHOOSE, has the interface made and says READY. */
 int ec_cord_accept(EcSession *s, const EcControlMessage *choose, sd_bus_error *ret_error);
 /* The peer's end of this round is made. */

@@ -211,8 +211,8 @@ void ec_dial_keep(EcSession *s)
 		s->attempts = 0;
 	} else if (s->dial || s->retry) {
 		return;
-	} else if (s->channel && s->phase != EC_PHASE_LOST) {
-		return;
+	} else if (s->channel && (s->phase != EC_PHASE_LOST || s->since > s->lost)) {
+		return; /* one that was made since works, though frames do not cross */
 	}
 	if (!t->announced) /* not before anybody can see it */
 		retry_in(s, 0);

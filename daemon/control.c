@@ -28,7 +28,8 @@
  *             they did not -> CHOOSE of the next encapsulation, and when there is none, of the one
  *             that carried the largest frames; when none carried any -> DIALING, later
  *   LIVE      no answer for keepalive-timeout -> LOST; BYE "down" -> DIALING
- *   LOST      an answer -> LIVE; a new channel -> PROVING
+ *   LOST      an answer -> LIVE; a new channel: dialled at once, and frames are tried again
+ *             10 s with a channel that works -> another encapsulation, if there is one
  *   REFUSED   as DIALING, every 30 s: the other end may have been put right
  *
  * Messages, dialer left and acceptor right; TCP and TLS take two round trips, the WELCOME comes
@@ -64,6 +65,8 @@
 #define READY_USEC 5000000ULL
 /* How long a cord may be unattended: the time a daemon takes to come back. */
 #define AWAY_ACCEPTOR_USEC 60000000ULL
+/* A lost peer whose daemon answers: the path may have begun to drop this encapsulation. */
+#define ANOTHER_USEC 10000000ULL
 /* A peer of a listener that does not come back is forgotten; its own daemon knows how to come. */
 #define KEEP_USEC 3600000000ULL
 
@@ -161,6 +164,8 @@ void ec_session_schedule(EcSession *s)
 		next = s->unattended;
 	else if (s->phase == EC_PHASE_LOST && s->tunnel->listener)
 		next = s->lost + KEEP_USEC;
+	if (s->phase == EC_PHASE_LOST && s->channel && s->leads)
+		next = MIN(next, s->lost + ANOTHER_USEC);
 	if (s->paused && s->phase == EC_PHASE_LIVE)
 		next = MIN(next, s->paused + s->tunnel->settings->keepalive_timeout * 1000ULL);
 	if (next != UINT64_MAX)
@@ -239,6 +244,10 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
 		return 0;
 	} else if (s->leads && s->ready && !s->pinged && now >= s->ponged + PING_USEC) {
 		ping(s);
+	} else if (s->leads && s->ready && s->phase == EC_PHASE_LOST &&
+			now >= s->lost + ANOTHER_USEC) {
+		s->lost = now;
+		ec_cord_try_another(s);
 	}
 	ec_session_schedule(s);
 	return 0;
@@ -439,9 +448,10 @@ int ec_session_take(
 	s->retry = sd_event_source_disable_unref(s->retry);
 	s->channel = ec_channel_free(s->channel);
 	ec_session_attach(s, c, false);
+	s->round = 0;
 	s->instance = choose->instance;
 	g_free(t->peer);
-	t->peer = g_strdup(choose->name);
+	t->peer = g_strdup(ec_channel_identity(c) + ec_channel_is_keyless(c));
 	ec_tunnel_touch(t, EC_PROPERTY_PEER);
 	if (back) {
 		s->reconnects++;
@@ -492,7 +502,8 @@ void ec_session_adopt(EcSession *s, const EcCord *cord)
 		ec_session_set_phase(s, EC_PHASE_PROVING, "", "");
 		return;
 	}
-	s->unattended = ec_session_now(s) + (s->dials ? EC_DIAL_AWAY_USEC : AWAY_ACCEPTOR_USEC);
+	/* Who dialled notices at once that this daemon was gone, and comes. */
+	s->unattended = ec_session_now(s) + EC_DIAL_AWAY_USEC;
 	ec_session_set_phase(s, EC_PHASE_LIVE, "", "");
 	ec_session_schedule(s);
 }

@@ -551,11 +551,12 @@ void ec_liveness_prove(EcLiveness *l, uint32_t size)
 	arm(l);
 }
 
-void ec_liveness_watch(EcLiveness *l)
+void ec_liveness_watch(EcLiveness *l, bool lost)
 {
 	uint64_t now = now_usec();
 
 	start_watching(l, now);
+	l->lost = lost;
 	ask(l, now);
 	arm(l);
 }

@@ -200,7 +200,7 @@ static int rebind_to(Driver *d, char **word, sd_bus_error *error)
 static int simple(Driver *d, const char *verb)
 {
 	if (g_str_equal(verb, "watch"))
-		ec_liveness_watch(d->liveness);
+		ec_liveness_watch(d->liveness, false);
 	else if (g_str_equal(verb, "pause"))
 		ec_liveness_pause(d->liveness);
 	else if (g_str_equal(verb, "ask"))
