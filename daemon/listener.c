@@ -321,12 +321,14 @@ static char *peer_ifname(EcManager *m, const char *peer, const char *tunnel)
 static int take_interface(EcListener *l, const char *peer, EcSettings *s, sd_bus_error *ret_error)
 {
 	EcManager *m = l->manager;
+	const EcTunnel *own = ec_manager_find(m, s->name);
 	const char *pattern = l->settings->interface;
 	g_autofree char *ifname = s->interface ? g_strdup(s->interface)
+				  : own        ? g_strdup(own->ifname)
 				  : pattern    ? number_ifname(m, pattern, s->name)
 					       : peer_ifname(m, peer, s->name);
 
-	if (!ifname || ec_manager_ifname_taken(m, ifname, ec_manager_find(m, s->name)))
+	if (!ifname || ec_manager_ifname_taken(m, ifname, own))
 		return ec_error(ret_error, EC_ERROR_NAME_TAKEN,
 				"interface %s of listener %s: all its names are taken",
 				ifname ? ifname : pattern, ec_listener_name(l));

@@ -243,10 +243,11 @@ static json_t *make_report(const Doctor *d)
 
 	(void)uname(&u);
 	g_autofree char *kernel = g_strdup_printf("%s %s %s", u.sysname, u.release, u.machine);
-	g_autoptr(json_t) all = json_pack("{s:s, s:s, s:s, s:O, s:o, s:o, s:O}", "Client",
+	g_autoptr(json_t) all = json_pack("{s:s, s:s, s:s, s:O, s:o, s:o, s:o, s:O}", "Client",
 			EC_VERSION, "Kernel", kernel, "Nftables", nft, "Manager", d->manager,
 			"Underlays", ctl_pick(d->objects, CTL_UNDERLAY), "Tunnels",
-			ctl_pick(d->objects, CTL_TUNNEL), "Findings", d->findings);
+			ctl_pick(d->objects, CTL_TUNNEL), "Listeners",
+			ctl_pick(d->objects, CTL_LISTENER), "Findings", d->findings);
 	g_autofree char *text = all ? json_dumps(all, JSON_COMPACT) : NULL;
 	g_autofree char *hidden = hide_public(text ? text : "");
 	return json_loads(hidden, 0, NULL);
@@ -280,6 +281,7 @@ static void show_report(const json_t *report)
 			made);
 	show_objects("underlay", json_object_get(report, "Underlays"));
 	show_objects("tunnel", json_object_get(report, "Tunnels"));
+	show_objects("listener", json_object_get(report, "Listeners"));
 	(void)fputc('\n', stdout);
 }
 

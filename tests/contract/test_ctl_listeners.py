@@ -185,6 +185,16 @@ def test_shown(sites):
     assert json.loads(done.stdout) == sites.client.get_listener("l3")
 
 
+def test_report(sites):
+    sites.client.listen("l1", allow=["10.0.0.0/8", "203.0.113.0/24"], key=KEY,
+                        peers={"anna": {"key": KEY}})
+    text = ctl(sites, "doctor", "--report").stdout
+    assert "listener l1:" in text and "10.0.0.0/8" in text and "anna" in text
+    assert "203.0.113" not in text and KEY not in text
+    report = json.loads(ctl(sites, "doctor", "--report", "--json").stdout)
+    assert [o["Name"] for o in report["Listeners"]] == ["l1"]
+
+
 def test_completion(sites):
     def words(*arguments):
         return ctl(sites, "complete", *arguments, check=0).stdout.split()

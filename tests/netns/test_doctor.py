@@ -186,7 +186,7 @@ def test_report(office):
     for secret in (key, key[:12], "198.51.100.7", "2001:db8::7"):
         assert secret not in whole
     report = json.loads(daemon.ctl("doctor", "t1", "--report", "--json=short").stdout)
-    assert {"Client", "Kernel", "Nftables", "Manager", "Underlays", "Tunnels",
+    assert {"Client", "Kernel", "Nftables", "Manager", "Underlays", "Tunnels", "Listeners",
             "Findings"} == set(report)
 
 
