@@ -86,6 +86,17 @@ def test_a_tunnel_keeps_it(activated):
     wait_until(lambda: not activated.pid(), "it leaves when idle", 10)
 
 
+def test_a_listener_keeps_it_while_it_is_wanted(activated):
+    activated.client.listen("l1", port=65301)
+    first = activated.pid()
+    ethercord.stays(lambda: activated.pid() == first, 2.5, "it left its port alone", 0.05)
+    activated.client.on_listener("l1", "Deactivate")
+    wait_until(lambda: not activated.pid(), "it leaves when idle", 10)
+    # The next call finds the listener as it was.
+    assert activated.client.get_listener("l1")["State"] == "down"
+    activated.client.on_listener("l1", "Remove")
+
+
 def test_no_call_is_lost_when_it_leaves(activated):
     """Calls that come just when it goes are answered, by it or by the next."""
     pids = set()
