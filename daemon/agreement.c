@@ -331,7 +331,10 @@ EcSettings *ec_agreement_terms(const EcAgreement *a, const EcSettings *settings)
 	EcSettings *s = ec_settings_copy(settings);
 	bool shared = a->encap->flags & EC_ENCAP_SHARES_PORT;
 	static const uint8_t none[6];
+	char text[INET6_ADDRSTRLEN];
 
+	if (!s->local && a->local.family != AF_UNSPEC)
+		s->local = g_strdup(ec_address_to_string(&a->local, text));
 	g_strfreev(s->encapsulation);
 	s->encapsulation = g_strdupv((char *[]){ (char *)a->encap->name, NULL });
 	s->id = a->id;
@@ -401,6 +404,7 @@ void ec_cord_save(const char *runtime_dir, const char *name, const EcCord *c)
 	put_text(f, "mode", ec_settings_word("mode", c->mode));
 	put_text(f, "mac", mac);
 	put_address(f, "remote", &c->remote);
+	put_address(f, "local", &a->local);
 	put_address(f, "data-remote", &a->data_remote);
 	for (size_t i = 0; i < EC_ELEMENTS(number); i++)
 		g_key_file_set_uint64(f, GROUP, number[i].key, number[i].value);
@@ -446,6 +450,7 @@ bool ec_cord_load(const char *runtime_dir, const char *name, EcCord *ret)
 	if (mac)
 		(void)ec_mac_from_string(mac, a->mac);
 	get_address(f, "remote", &c.remote);
+	get_address(f, "local", &a->local);
 	get_address(f, "data-remote", &a->data_remote);
 	while (mode && c.mode < _EC_MODE_MAX - 1 &&
 			!g_str_equal(mode, ec_settings_word("mode", c.mode)))

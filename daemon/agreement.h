@@ -15,6 +15,7 @@ typedef struct EcAgreement {
 	uint32_t id;               /* GRE key or VNI */
 	uint16_t data_port;        /* UDP, this end receives on; 0 without UDP */
 	uint16_t remote_data_port; /* UDP, the peer is reached at: its own, or its NAT's */
+	EcAddress local;           /* ours that the peer dialled; AF_UNSPEC: the path's */
 	EcAddress data_remote;     /* the peer's data comes from here; AF_UNSPEC: its address */
 	uint32_t mtu;              /* of both interfaces, bytes */
 	uint32_t size;             /* the largest packet that has to cross, bytes */

@@ -211,15 +211,17 @@ static int check_path(
 			ec_address_to_string(from, text));
 }
 
-static int make_welcome(EcManager *m, const Claim *c, const EcAddress *from, EcControlMessage *ret,
-		sd_bus_error *ret_error)
+static int make_welcome(EcManager *m, const Claim *c, const EcChannel *channel,
+		EcControlMessage *ret, sd_bus_error *ret_error)
 {
 	const EcEncap *candidates[EC_ENCAPS_MAX + 1];
-	g_autoptr(EcSettings) s = settings_for(c, from, -1, ret_error);
+	const EcAddress *from = ec_channel_remote(channel);
+	g_autoptr(EcSettings) plain = settings_for(c, from, -1, ret_error);
 	EcPath path = { 0 };
 
-	if (!s)
+	if (!plain)
 		return -EINVAL;
+	g_autoptr(EcSettings) s = ec_session_answering(plain, channel);
 	int r = ec_session_abilities(m, s, from, candidates, &path, ret_error);
 	if (r >= 0)
 		r = check_path(c, &path, from, ret_error);
@@ -244,7 +246,7 @@ static bool welcome(EcAcceptor *acceptor, EcChannel *c, EcControlMessage *ret, v
 	explicit_bzero(key, sizeof(key));
 	if (!known)
 		return false;
-	if (make_welcome(a->manager, &claim, from, ret, &error) < 0) {
+	if (make_welcome(a->manager, &claim, c, ret, &error) < 0) {
 		log_refusal(a, from, claim.peer, error.message);
 		ec_session_refusal(ret, &error);
 		return true;

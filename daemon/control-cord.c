@@ -95,6 +95,16 @@ int ec_session_abilities(EcManager *m, const EcSettings *settings, const EcAddre
 	return r == 0 ? -EHOSTUNREACH : r;
 }
 
+EcSettings *ec_session_answering(const EcSettings *settings, const EcChannel *c)
+{
+	EcSettings *s = ec_settings_copy(settings);
+	char text[INET6_ADDRSTRLEN];
+
+	if (!s->local)
+		s->local = g_strdup(ec_address_to_string(ec_channel_local(c), text));
+	return s;
+}
+
 static uint32_t bridge_mtu(EcManager *m, const EcSettings *s)
 {
 	g_auto(EcLink) link = { 0 };
@@ -390,6 +400,7 @@ int ec_cord_accept(EcSession *s, const EcControlMessage *choose, sd_bus_error *r
 		r = take_keys(s);
 	if (r < 0)
 		return r;
+	a.local = *ec_channel_local(s->channel);
 	s->round++;
 	adopt(s, &a);
 	tell_chosen(s);
@@ -534,6 +545,8 @@ static void on_moved(EcMapping *m, const EcAddress *address, uint16_t port, void
 		return;
 	s->agreement.data_remote = *address;
 	s->agreement.remote_data_port = port;
+	if (!ec_address_equal(&s->tunnel->remote, address))
+		ec_tunnel_move(s->tunnel, address);
 	ec_cord_settle_terms(s);
 	save(s);
 	ec_tunnel_event(s->tunnel, "peer-moved", "address", ec_address_to_string(address, text),

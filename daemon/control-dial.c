@@ -234,6 +234,8 @@ void ec_dial_refused(EcSession *s, const EcControlMessage *m)
 		(void)ec_error(&error, EC_ERROR_REFUSED, "the peer says: %s", m->text);
 	}
 	ec_tunnel_event(s->tunnel, "refused", "reason", m->text, NULL);
+	if (g_str_equal(m->error, "Exists")) /* the id that we would have kept */
+		ec_cord_drop(s);
 	ec_dial_failed(s, &error);
 }
 
@@ -270,8 +272,6 @@ static void on_welcome(EcSession *s, const EcControlMessage *m)
 		ec_channel_send(s->channel, &bye);
 		s->channel = ec_channel_free(s->channel);
 	}
-	if (!same_machine && s->instance && s->target != t->turn)
-		ec_cord_drop(s);
 	if (s->unattended || s->crossed) {
 		s->reconnects++;
 		ec_tunnel_event(t, "control-back", NULL);

@@ -457,8 +457,12 @@ int ec_session_take(
 		s->reconnects++;
 		ec_tunnel_event(t, "control-back", NULL);
 	}
-	if (!ec_address_equal(&t->remote, ec_channel_remote(c)))
+	if (!ec_address_equal(&t->remote, ec_channel_remote(c))) {
 		ec_tunnel_move(t, ec_channel_remote(c));
+		ec_tunnel_event(t, "peer-moved", "address",
+				ec_address_to_string(&t->remote, (char[INET6_ADDRSTRLEN]){ 0 }),
+				NULL);
+	}
 	ec_session_schedule(s);
 	int r = ec_cord_accept(s, choose, ret_error);
 	if (r < 0)

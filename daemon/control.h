@@ -106,6 +106,9 @@ EcLivenessStatistics ec_session_statistics(const EcSession *s);
 int ec_session_abilities(EcManager *m, const EcSettings *settings, const EcAddress *remote,
 		const EcEncap *ret[static EC_ENCAPS_MAX + 1], EcPath *ret_path,
 		sd_bus_error *ret_why);
+/* A copy of the settings with the address that this channel was dialled at as local, where they
+ * name none. Free it. */
+EcSettings *ec_session_answering(const EcSettings *settings, const EcChannel *c);
 /* A WELCOME for a peer of this tunnel or of a listener; see control-answer.c. */
 void ec_session_greet(EcManager *m, const EcSettings *settings, const EcTunnel *t,
 		const EcEncap *const *candidates, const EcPath *path, EcControlMessage *ret);

@@ -66,8 +66,8 @@ int ec_liveness_rebind(EcLiveness *l, const EcLivenessSpec *spec, sd_bus_error *
  * Afterwards, if anything crossed, the peer is watched; else it is answered, no more. The peer has
  * to prove() or watch() as well: it answers then. That it was lost is forgotten. */
 void ec_liveness_prove(EcLiveness *l, uint32_t size);
-/* Watches without proving. lost: as a peer that is lost, whose next answer is found(); else as if it
- * had answered just now, for a cord taken over from an earlier daemon. */
+/* Watches without proving. lost: as a peer that is lost, whose next answer is found(); else as if
+ * it had answered just now, for a cord taken over from an earlier daemon. */
 void ec_liveness_watch(EcLiveness *l, bool lost);
 /* Stops sending, answering and timing, as while there is no path. */
 void ec_liveness_pause(EcLiveness *l);

@@ -462,7 +462,6 @@ void ec_tunnel_move(EcTunnel *t, const EcAddress *remote)
 		ec_tunnel_touch(t, EC_PROPERTY_SETTINGS);
 	}
 	ec_tunnel_touch(t, EC_PROPERTY_REMOTE);
-	ec_tunnel_event(t, "peer-moved", "address", text, NULL);
 }
 
 static void remove_addresses(EcTunnel *t, char *const *addresses, char *const *but)
