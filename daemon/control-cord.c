@@ -482,6 +482,7 @@ static void on_proved(EcLiveness *l, uint32_t size, void *userdata)
 
 		s->crossed = size;
 		s->barren = false;
+		s->attempts = 0;
 		set_live(s);
 		tell_crossed(s, size);
 		save(s);

@@ -383,7 +383,6 @@ void ec_session_attach(EcSession *s, EcChannel *c, bool leads)
 	s->channel = c;
 	ec_channel_set_owner(c, &channel_ops, s);
 	s->leads = leads;
-	s->attempts = 0;
 	s->unattended = 0;
 	s->pinged = 0;
 	s->since = s->ponged = ec_session_now(s);

@@ -204,6 +204,8 @@ int ec_settings_check_supported(const EcSettings *s, sd_bus_error *ret_error)
 		bool asked;
 		const char *key, *value, *allowed;
 	} row[] = {
+		{ s->control > EC_CONTROL_STATIC, "control",
+				ec_settings_word("control", s->control), "ethercord or static" },
 		{ s->data_plane == EC_DATA_PLANE_USER, "data-plane", "user", "auto or kernel" },
 		{ s->fidelity != EC_FIDELITY_BRIDGE, "fidelity",
 				ec_settings_word("fidelity", s->fidelity), "bridge" },

@@ -208,34 +208,6 @@ EcTunnel *ec_tunnel_free(EcTunnel *t)
 	return NULL;
 }
 
-/* What this build cannot do is said when it is asked for, not silently left out. */
-static int check_supported(const EcSettings *s, sd_bus_error *ret_error)
-{
-	const struct {
-		bool asked;
-		const char *key, *value, *allowed;
-	} row[] = {
-		{ s->control > EC_CONTROL_STATIC, "control",
-				ec_settings_word("control", s->control), "ethercord or static" },
-		{ s->data_plane == EC_DATA_PLANE_USER, "data-plane", "user", "auto or kernel" },
-		{ s->fidelity != EC_FIDELITY_BRIDGE, "fidelity",
-				ec_settings_word("fidelity", s->fidelity), "bridge" },
-		{ s->guard && !g_str_equal(s->guard[0], "auto") &&
-						!g_str_equal(s->guard[0], "none"),
-				"guard", s->guard ? s->guard[0] : "", "auto or none" },
-		{ s->gre_keepalive != NULL, "gre-keepalive", s->gre_keepalive, "to leave it out" },
-		{ s->link_loss_forwarding, "link-loss-forwarding", "yes", "no" },
-	};
-
-	for (size_t i = 0; i < EC_ELEMENTS(row); i++) {
-		if (row[i].asked)
-			return ec_error(ret_error, EC_ERROR_NOT_SUPPORTED,
-					"%s=%s: this build cannot do it; allowed is %s", row[i].key,
-					row[i].value, row[i].allowed);
-	}
-	return 0;
-}
-
 static int on_retry(sd_event_source *s, uint64_t usec, void *userdata)
 {
 	EcTunnel *t = userdata;
@@ -328,7 +300,7 @@ static void settle_session(EcTunnel *t)
 /* One round for a wanted tunnel, by ec_reconcile()'s convention. */
 static int attempt(EcTunnel *t, sd_bus_error *ret_error)
 {
-	int r = check_supported(t->settings, ret_error);
+	int r = ec_settings_check_supported(t->settings, ret_error);
 
 	/* What is named is shown even while there is nothing. */
 	if (r >= 0 && !t->underlay)
