@@ -13,23 +13,24 @@
 /*
  * DOC: Theory of operation
  *
- * Both ends ask and both answer. An answer proves both directions; it counts when it matches a
- * request of ours that is still open. A peer's request with the flag "hears" proves both directions
- * too: ours, because it hears us, and its own by having come. It counts only once the peer has
- * answered under the same key: from then on its number is known to be fresh, and what was recorded
- * earlier is old. Requests are answered at their own size, each once, and not more than ANSWER_RATE
- * a second.
+ * Both ends ask and both answer. Two things are kept apart: whether this end hears the peer, that
+ * is whether anything fresh came within the timeout, and whether the peer hears this end, which its
+ * requests say ("hears") and its answers prove. The peer is lost as soon as either is not so. What
+ * an end says of itself is only what it hears, never what it concluded from the other's words: else
+ * two ends that find each other again could go on telling each other of a loss for ever.
+ *
+ * An answer is fresh when it matches a request of ours that is open. A request is fresh when it is
+ * the newest, and once the peer has answered under the same key: what was recorded earlier is older
+ * than that. Requests are answered at their own size, each once, and not more than ANSWER_RATE a
+ * second.
  *
  * The beat: each end asks every interval, and the end that did not dial moves its requests to the
- * middle between the other's, so that a sign of life arrives about every half interval. An end that
- * had none for timeout + min(interval, timeout / 3) / 5 has lost the peer: between 2.7 and 3.2 s
- * after the cut with the defaults. Who loses the peer says so at once, by a request without
- * "hears", and the peer loses us by that: when one direction is cut, both ends agree. Such a
- * request counts only after the peer had said that it hears us (confirmed), and only if it is the
- * newest: so what was under way when both found each other again makes no flap.
- *
- * A lost peer is asked as before. Who finds it, by any sign of life, asks at once out of turn, so
- * the other end finds us half a round trip later.
+ * middle between the other's, so that something comes about every half interval. An end is deaf
+ * when nothing came for timeout + min(interval, timeout / 3) / 5: between 2.7 and 3.2 s after the
+ * cut with the defaults. It says so at once, and so both ends agree when one direction is cut. Who
+ * hears something again after being deaf, or finds the peer, also says so at once. That the peer
+ * hears nothing is not believed while an answer of its came within half the timeout: the complaint
+ * is then from before that and was overtaken.
  *
  * A daemon that slept (SIGSTOP, suspend) judges nobody by the silence that it slept through: before
  * each judgement all that came is read, and when the timer is late by a quarter of the timeout, the
@@ -46,6 +47,7 @@
 #define OPEN_MAX 128        /* requests under way */
 #define ANSWER_RATE 200     /* a second */
 #define LOST_INTERVAL (250 * MS)
+#define ASK_AGAIN (50 * MS)
 #define OLD_KEY_USEC (10 * SECOND)
 #define DRAIN_MAX 128
 
@@ -88,14 +90,15 @@ struct EcLiveness {
 
 	Mode mode;
 	EcProve prove;
-	bool lost, confirmed;
-	bool heard;       /* the peer, before the proof began */
-	uint64_t last;    /* sign of life, or what stands for one */
-	uint64_t asked;   /* last request of the beat */
-	uint64_t next;    /* request of the beat */
-	uint64_t due;     /* when the timer is to fire, 0: never */
-	uint64_t resumed; /* end of the last sleep: what was sent before measures no round trip */
-	bool waking;      /* what came during a sleep is being read */
+	bool lost;
+	bool heard_before; /* the proof, or the pause before it */
+	uint64_t heard;    /* when something fresh came last, or what stands for it */
+	uint64_t answered; /* the same with answers */
+	uint64_t asked;    /* last request of the beat */
+	uint64_t next;     /* request of the beat */
+	uint64_t due;      /* when the timer is to fire, 0: never */
+	uint64_t resumed;  /* end of the last sleep: what was sent before measures no round trip */
+	bool waking;       /* what came during a sleep is being read */
 
 	uint32_t seq;
 	uint32_t clock_offset;
@@ -135,13 +138,13 @@ static uint64_t next_beat(const EcLiveness *l, uint64_t now)
 
 static uint64_t dead_at(const EcLiveness *l)
 {
-	return l->last + timeout(l) + MIN(interval(l), timeout(l) / 3) / 5;
+	return l->heard + timeout(l) + MIN(interval(l), timeout(l) / 3) / 5;
 }
 
 /* A proof on a cord that works says nothing against the peer. */
-static bool hears(const EcLiveness *l)
+static bool hears(const EcLiveness *l, uint64_t now)
 {
-	return l->mode == PROVING ? l->prove.low > 0 || l->heard : l->mode == WATCHING && !l->lost;
+	return (l->heard && now < dead_at(l)) || (l->mode == PROVING && l->heard_before);
 }
 
 /* Timer */
@@ -180,7 +183,7 @@ static void send_request(EcLiveness *l, uint32_t size, bool beat, uint64_t now)
 		.stamp = (uint32_t)now + l->clock_offset,
 		.sent_at = now,
 	};
-	const EcProbe p = { EC_PROBE_REQUEST, hears(l), q->size, q->seq, q->stamp };
+	const EcProbe p = { EC_PROBE_REQUEST, hears(l, now), q->size, q->seq, q->stamp };
 	if (beat)
 		l->statistics.sent++;
 	ec_probe_socket_send(l->fd, l->spec.ethernet, l->spec.mac, &p, l->era[0].keys.tx);
@@ -216,31 +219,38 @@ static bool may_answer(EcLiveness *l, uint64_t now)
 
 /* Life and death */
 
-static void go_lost(EcLiveness *l, uint64_t now)
+static void go_deaf(EcLiveness *l, uint64_t now)
 {
 	l->lost = true;
-	l->confirmed = false;
 	ask(l, now); /* tells the peer */
 	if (l->ops.lost)
 		l->ops.lost(l, l->userdata);
 }
 
-static void alive(EcLiveness *l, uint64_t now)
+/* Something fresh came, an answer or not. */
+static void hear(EcLiveness *l, bool answer, bool peer_hears, uint64_t now)
 {
-	l->last = now;
-	if (!l->lost)
+	bool was_deaf = !hears(l, now);
+	bool was_lost = l->lost;
+
+	l->heard = now;
+	if (l->mode != WATCHING)
 		return;
-	l->lost = false;
-	ask(l, now);
-	if (l->ops.found)
+	l->lost = peer_hears ? was_lost && !answer : true;
+	bool found = was_lost && !l->lost;
+	if (was_deaf || found || (l->lost && peer_hears && now >= l->asked + ASK_AGAIN))
+		ask(l, now);
+	if (found && l->ops.found)
 		l->ops.found(l, l->userdata);
+	else if (!was_lost && l->lost && l->ops.lost)
+		l->ops.lost(l, l->userdata);
 }
 
 static void start_watching(EcLiveness *l, uint64_t now)
 {
 	l->mode = WATCHING;
-	l->lost = l->confirmed = false;
-	l->last = l->asked = now;
+	l->lost = false;
+	l->heard = l->answered = l->asked = now;
 	l->next = next_beat(l, now);
 }
 
@@ -284,9 +294,9 @@ static void on_answer(EcLiveness *l, Era *era, const EcProbe *p, uint64_t now)
 	uint64_t rtt = MAX(now - q->sent_at, 1);
 	if (size == smallest(l) && q->sent_at >= l->resumed)
 		measure(l, rtt);
-	if (l->mode == WATCHING)
-		alive(l, now);
-	else if (l->mode == PROVING && q->sent_at >= l->prove.start &&
+	l->answered = now;
+	hear(l, true, true, now);
+	if (l->mode == PROVING && q->sent_at >= l->prove.start &&
 			ec_prove_crossed(&l->prove, size, rtt, now))
 		end_proof(l, now);
 }
@@ -305,18 +315,13 @@ static void on_request(EcLiveness *l, Era *era, const EcProbe *p, uint64_t now)
 {
 	if (!ec_probe_window_take(&era->window, p->seq))
 		return;
-	const EcProbe answer = { EC_PROBE_ANSWER, hears(l), p->size, p->seq, p->stamp };
+	const EcProbe answer = { EC_PROBE_ANSWER, hears(l, now), p->size, p->seq, p->stamp };
 	if (may_answer(l, now))
 		ec_probe_socket_send(l->fd, l->spec.ethernet, l->spec.mac, &answer, era->keys.tx);
-	if (l->mode != WATCHING || p->seq != era->window.newest || !era->answered || l->waking)
+	if (p->seq != era->window.newest || !era->answered || l->waking)
 		return;
 	keep_beat(l, now);
-	if (p->hears) {
-		l->confirmed = true;
-		alive(l, now);
-	} else if (l->confirmed && !l->lost) {
-		go_lost(l, now);
-	}
+	hear(l, false, p->hears || now < l->answered + timeout(l) / 2, now);
 }
 
 static void forget_old_keys(EcLiveness *l)
@@ -380,8 +385,8 @@ static void notice_sleep(EcLiveness *l, uint64_t now)
 		return;
 	uint64_t slept = now - l->due;
 	l->resumed = now;
-	l->last = now;
-	l->confirmed = false;
+	if (!l->lost)
+		l->heard = l->answered = now;
 	l->next = now;
 	ec_prove_postpone(&l->prove, slept);
 }
@@ -427,7 +432,7 @@ static void tick(EcLiveness *l, uint64_t now)
 	} else if (l->mode == WATCHING) {
 		count_lost(l, now);
 		if (!l->lost && now >= dead_at(l))
-			go_lost(l, now);
+			go_deaf(l, now);
 		else if (now >= l->next)
 			ask(l, now);
 	}
@@ -544,9 +549,9 @@ void ec_liveness_prove(EcLiveness *l, uint32_t size)
 	uint32_t most = UINT16_MAX;
 
 	if (l->mode != PAUSED)
-		l->heard = hears(l);
+		l->heard_before = hears(l, now);
 	l->mode = PROVING;
-	l->lost = l->confirmed = false;
+	l->lost = false;
 	ec_prove_start(&l->prove, smallest(l), CLAMP(size, smallest(l), most), now);
 	arm(l);
 }
@@ -564,7 +569,7 @@ void ec_liveness_watch(EcLiveness *l, bool lost)
 void ec_liveness_pause(EcLiveness *l)
 {
 	if (l->mode != PAUSED)
-		l->heard = hears(l);
+		l->heard_before = hears(l, now_usec());
 	l->mode = PAUSED;
 	arm(l);
 }
@@ -579,7 +584,8 @@ void ec_liveness_ask(EcLiveness *l)
 
 void ec_liveness_vouch(EcLiveness *l)
 {
-	l->last = now_usec();
+	if (!l->lost)
+		l->heard = now_usec();
 	arm(l);
 }
 

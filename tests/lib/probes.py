@@ -98,8 +98,8 @@ def frame(probe, source=b"\x02\x00\x5e\x10\x00\x09"):
 
 
 def parse(data):
-    """(type, hears, size, seq) of a frame that is a probe, or None."""
+    """(type, hears, size, seq, stamp) of a frame that is a probe, or None."""
     if len(data) < 46 or data[:6] != GROUP or data[14:18] != MAGIC:
         return None
-    kind, flags, size, seq = struct.unpack("!BBHI", data[18:26])
-    return kind, bool(flags & 1), size, seq
+    kind, flags, size, seq, stamp = struct.unpack("!BBHII", data[18:30])
+    return kind, bool(flags & 1), size, seq, stamp

@@ -189,6 +189,7 @@ def test_cut(lab):
     assert max(detected) < 3.6 and min(detected) > 2.5
     assert statistics.median(recovered) < 1 and max(recovered) < 1.3
     quiet(ends, now(), 1)
+    assert {len(e.all(what)) for e in ends for what in ("lost", "found")} == {3}
 
 
 @pytest.mark.parametrize("deaf", ["near", "far"])
@@ -207,7 +208,7 @@ def test_one_way(lab, deaf):
     begin = cord.unblock(getattr(cord, deaf))
     assert max(both(ends, "found", begin)) - begin < 0.6
     quiet(ends, begin, 2)
-    assert [len(e.all("lost")) for e in ends] == [1, 1]
+    assert [len(e.all("lost")) for e in ends] == [1, 1] == [len(e.all("found")) for e in ends]
 
 
 def test_bridge_forwards_none(lab):
@@ -327,8 +328,16 @@ class Forger:
         self.frames = []
 
     def answers(self):
-        """Of the far end: (type, hears, size, seq)."""
+        """Of the far end: (type, hears, size, seq, stamp)."""
         return [p for ours, data in self.take() if not ours and (p := parse(data))[0] == ANSWER]
+
+    def answer(self, key=None):
+        """Answers the far end's newest request, which comes soon."""
+        self.clear()
+        asked = wait_until(lambda: [p for ours, data in self.take()
+                                    if not ours and (p := parse(data))[0] == REQUEST], "a request")
+        _, _, size, seq, stamp = asked[-1]
+        self.send(seq, kind=ANSWER, stamp=stamp, padding=size - 32, key=key or self.key)
 
     def newest(self):
         """Number of the newest request of the near end so far."""
@@ -364,14 +373,18 @@ def test_forged(lab):
 
     # The same with the key is the peer.
     forger.send(seq)
-    far.wait("found", begin)
     wait_until(lambda: [a[3] for a in forger.answers()] == [seq], "one answer")
+    forger.answer()
+    far.wait("found", begin)
     # Once, and not again; then the peer falls silent.
+    forger.clear()
     at = now()
     while not far.all("lost", at):
         assert now() - at < 2, "kept alive by replays"
         forger.send(seq)
-    assert len(forger.answers()) == 1
+        for data in recorded:
+            forger.raw(data)
+    assert not forger.answers()
 
 
 def test_told_of_being_unheard(lab):
@@ -382,8 +395,10 @@ def test_told_of_being_unheard(lab):
     wait_until(lambda: near.statistics()["sent"] > 1, "the beat goes on")
     near.do("pause")
     seq = forger.newest() + 1000
-    forger.send(seq, hears=True)
     begin = now()
+    # Not believed so soon after an answer: overtaken by it.
+    forger.send(seq, hears=False)
+    quiet([far], begin, 1.6)
     forger.send(seq + 2, hears=True)
     # Older ones and those of others do not count.
     forger.send(seq + 1, hears=False)
@@ -392,8 +407,10 @@ def test_told_of_being_unheard(lab):
     begin = now()
     forger.send(seq + 4, hears=False)
     assert far.wait("lost", begin)["at"] - begin < 0.3
-    # It hears us again: found at once; and a late "unheard" from before does not undo that.
+    # That it hears us again is asked for; and a late "unheard" from before does not undo it.
+    forger.clear()
     forger.send(seq + 6, hears=True)
+    forger.answer()
     far.wait("found", begin)
     forger.send(seq + 5, hears=False)
     quiet([far], now(), 0.3)
@@ -415,8 +432,8 @@ def test_no_amplifier(lab):
     answers = forger.answers()
     assert 32 <= len(answers) <= 200 * (1 + spent) + 1
     # Each at its own size, none twice.
-    assert all(size == 32 + number - seq for _, _, size, number in answers)
-    assert len({number for *_, number in answers}) == len(answers)
+    assert all(size == 32 + number - seq for _, _, size, number, _ in answers)
+    assert len({number for *_, number, _ in answers}) == len(answers)
 
 
 def test_rekey(lab):
@@ -439,6 +456,8 @@ def test_rekey(lab):
     stays(lambda: not far.all("found", begin), 0.3, "found by the old key")
     assert not forger.answers()
     forger.send(seq, key=fresh[0])
+    wait_until(forger.answers, "an answer under the new key")
+    forger.answer(fresh[0])
     far.wait("found", begin)
 
 
