@@ -468,6 +468,88 @@ def test_modes_that_do_not_fit(world):
     untouched(world.office, dial)
 
 
+# While it is up
+
+def test_settings_change(world):
+    """Those of one end that concern both are agreed on anew; the links stay."""
+    host = world.up()
+    indexes = world.indexes()
+    for mtu in (1400, 1500):
+        world.laptop.client.update("office", mtu=mtu)
+        for site, name in ((world.laptop, "office"), (world.office, "lan.office")):
+            wait_until(lambda s=site, n=name, m=mtu: s.get(n)["Mtu"] == m and
+                       s.ns.link(s.ifname(n))["mtu"] == m, f"{site.label}: {mtu} bytes")
+        world.both_up()
+        assert world.indexes() == indexes
+        full_frames(world, host, size=mtu + 14)
+    world.laptop.client.update("office", keepalive_interval=100, keepalive_timeout=500)
+    sent = world.laptop.statistics("office")["probes-sent"]
+    wait_until(lambda: world.laptop.statistics("office")["probes-sent"] > sent + 20, "faster", 5)
+    world.both_up()
+    assert world.indexes() == indexes
+
+
+def test_path_mtu_changes(world):
+    """Of the laptop's way: both ends of a point-to-point cord follow."""
+    world.office.listen(mode="point-to-point", bridge=None, bridge_create=None,
+                        peers={"office": {"key": KEY, "address": "192.168.9.2/24"}})
+    world.laptop.dial(mode="point-to-point", underlay="any", address="192.168.9.1/24")
+    first = [got["Ifindex"] for got in world.both_up()]
+    for mtu in (1400, 1500):
+        world.laptop.ns.ip("link", "set", "net0", "mtu", mtu)
+        world.internet.router.ip("link", "set", "n1", "mtu", mtu)
+        for site, name in ((world.laptop, "office"), (world.office, "lan.office")):
+            wait_until(lambda s=site, n=name, m=mtu: s.get(n)["Mtu"] == m - 50,
+                       f"{site.label}: {mtu - 50} bytes", 20)
+        got = world.both_up()
+        assert [g["Ifindex"] for g in got] == first
+        for ns, address in ((world.laptop.ns, "192.168.9.2"), (world.office.ns, "192.168.9.1")):
+            ns.ip("route", "flush", "cache")
+            assert ping(ns, address, size=mtu - 50 - 28, df=True)
+
+
+def test_key_changes(world):
+    """A new key at the listener ends nothing before the peer has it, too; then both go on."""
+    host = world.up()
+    world.office.on_listener("lan", "SetPeer", "sa{sv}", "office",
+                             ethercord.typed({"key": OTHER_KEY}))
+    world.laptop.client.on("office", "SetKey", "s", OTHER_KEY)
+    world.laptop.daemon.restart()
+    world.both_up(timeout=40)
+    full_frames(world, host)
+    world.laptop.client.on("office", "SetKey", "s", KEY)
+    world.laptop.daemon.restart()
+    # The cord is there; whoever has the old key does not get it.
+    follow = Follow(world.lab, world.laptop)
+    wait_until(lambda: "refused" in follow.words("office") or
+               world.laptop.client.get("office")["StateReason"][0] == "WrongKey", "refused", 15)
+
+
+def test_monitor(world):
+    """The steps, for eyes."""
+    world.host()
+    world.office.listen()
+    world.laptop.dial(flags="", underlay="any")
+    out = world.lab.directory / "monitor"
+    with open(out, "wb") as file:
+        process = world.lab.popen(ethercord.CTL, "monitor", stdout=file,
+                                  env=world.laptop.daemon.bus.environment())
+    wait_until(lambda: world.laptop.daemon.ctl("status", check=0) and out.stat().st_size > 0 or
+               process.poll() is None, "it looks on")
+    follow = Follow(world.lab, world.laptop)
+
+    def once():
+        world.laptop.client.on("office", "Activate")
+        world.both_up()
+        follow.wait("office", "proved")
+        world.laptop.down("office")
+        world.office.wait("lan.office", None)
+        return all(word in out.read_text() for word in
+                   ("dialling", "welcomed", "chose", "ready", "proved", "up", "10.9.2.2"))
+    wait_until(once, "each step is shown", 20)
+    assert KEY not in out.read_text()
+
+
 # The end
 
 @pytest.mark.parametrize("end", ["laptop", "office"])

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """One listener and its peers: many, each with settings of its own, known by a key or by the VPN."""
 
+import base64
 import contextlib
 import struct
 
@@ -67,6 +68,22 @@ def test_many(lab):
     listener = world.office.listener()
     assert len(set(listener["Peers"])) == MANY
     everywhere(lab, world, host, where)
+    # The listener's daemon dies and comes back: the same links, and all talk again.
+    indexes = {name: link["ifindex"] for name, link in links.items()}
+    flow = lab.flow(sites[0].ns, sites[0].ifname("p0"), host, "eth0", 0.005).start()
+    world.office.restart_killed(2)
+    wait_until(lambda: states(world.office.client).count("up") == MANY, "all are up", 40, 0.1)
+    wait_until(lambda: reattached(world, MANY), "all talk", 40, 0.1)
+    assert flow.stop() == []
+    assert {n: link["ifindex"] for n, link in world.office.ns.links().items()
+            if link.get("ifalias", "").startswith("ethercord:lan.")} == indexes
+    everywhere(lab, world, host, where)
+
+
+def reattached(world, number):
+    """So many peers talk to the office."""
+    shown = world.office.ns.exec("ss", "-Htn", "state", "established", "sport", "=", ":65200")
+    return len(shown.stdout.splitlines()) >= number
 
 
 def everywhere(lab, world, host, where):
@@ -107,6 +124,31 @@ def test_max_peers(world):
         world.laptop.client.on("c", "Activate")
     world.both_up("c", timeout=40)
     world.both_up("b")
+
+
+def test_two_machines_with_one_name(world):
+    """The first is not disturbed by the second, which is told; when it is gone, that comes in."""
+    host = world.up(listening={"keepalive_interval": 100, "keepalive_timeout": 1000})
+    other = world.site("other", 3)
+    flows = world.flows(host)
+    index = world.office.get("lan.office")["Ifindex"]
+    other.dial(underlay="any")
+    wait_until(lambda: told(other)[1] not in ("", "Dialling"), "it is told")
+    state, token, sentence = told(other)
+    assert state in ("connecting", "failed", "waiting") and token != "WrongKey"
+    assert "office" in sentence
+    stays(lambda: other.client.state("office") != "up" and world.laptop.client.state("office") ==
+          "up", 3, "the first stays", 0.05)
+    assert [f.stop() for f in flows] == [[], []]
+    assert world.office.get("lan.office")["Ifindex"] == index
+    world.internet.cut(1)
+    other.wait("office", "up", 60)
+    assert world.office.get("lan.office")["Remote"] == "10.9.3.2"
+    carries(world.lab.flow(other.ns, "ec-office", host, "eth0").start())
+    # And does not have to give way either, when the first one is back.
+    world.internet.cut()
+    wait_until(lambda: world.laptop.client.state("office") != "up", "the first one is out", 30)
+    stays(lambda: other.client.state("office") == "up", 3, "the second stays", 0.05)
 
 
 # Peers with settings of their own
@@ -199,6 +241,47 @@ def test_objects(world):
     wait_until(lambda: world.office.ns.dump() == base, "as it was")
     assert not [f for f in world.office.daemon.directory.rglob("*") if f.is_file() and
                 KEY in f.read_text(errors="replace")], "its keys are gone"
+
+
+def test_kept_over_a_reboot(world):
+    """Listener, peers and tunnels that were saved, from their files alone; keys are in the store
+    only, for nobody else's eyes."""
+    world.host()
+    world.office.listen(flags="activate persist")
+    world.laptop.dial(flags="activate persist", underlay="any", address="192.168.9.1/24")
+    world.both_up()
+    for site in (world.laptop, world.office):
+        site.daemon.kill()
+        for ifname in site.interfaces().values():
+            site.ns.ip("link", "del", ifname)
+        ethercord.shutil.rmtree(site.daemon.runtime)
+        files = [f for f in site.daemon.directory.rglob("*") if f.is_file()]
+        keys = [f for f in files if f.is_relative_to(site.daemon.state / "keys")]
+        assert keys and all(f.stat().st_mode & 0o777 == 0o600 for f in keys)
+        raw = base64.b64decode(KEY)
+        told_it = [f for f in files if f not in keys and
+                   (KEY.encode() in f.read_bytes() or raw in f.read_bytes())]
+        assert not told_it, f"the key is in {told_it}"
+    for site in (world.office, world.laptop):
+        site.daemon.start()
+    world.both_up(timeout=20)
+    assert ping(world.laptop.ns, HOST, size=1472)
+
+
+def test_ipv6_peers(lab):
+    """allow holds networks of both versions; one socket hears both."""
+    world = World(lab, ipv6=True)
+    world.host()
+    world.office.listen(peers={"six": {"key": KEY, "allow": ["fd09:1::/64"]},
+                               "four": {"key": KEY, "allow": ["10.9.1.0/24"]},
+                               "none": {"key": KEY, "allow": ["fd09:7::/64"]}})
+    for name, remote in (("six", "fd09:2::2"), ("four", "10.9.2.2"), ("none", "fd09:2::2")):
+        world.laptop.dial(name, remote, underlay="any")
+    assert world.both_up("six")[1]["Remote"] == "fd09:1::2"
+    assert world.both_up("four")[1]["Remote"] == "10.9.1.2"
+    wait_until(lambda: told(world.laptop, "none")[1] not in ("", "Dialling"), "it is said")
+    assert world.laptop.client.state("none") != "up"
+    assert sorted(world.office.client.tunnels()) == ["lan.four", "lan.six"]
 
 
 # Known by the VPN
