@@ -16,10 +16,10 @@ is_state() { [ "$(of_tunnel State)" = "$1" ]; }
 # The laptop sends as the kernel would if nobody kept it from it: frames of this very cord, and packets
 # to another port, which nobody guards. Prints how many of the frames the kernel refused at once.
 send_in_clear() {
-	on laptop python3 - "$office_inside" <<-'PY'
+	on laptop python3 - "$office_inside" "$(of_tunnel Id)" <<-'PY'
 		import socket, struct, sys, time
 		frame = b"\xff" * 6 + b"\x02\0\0\0\0\1" + b"\x88\xb5" + b"in clear" * 8
-		vxlan = struct.pack("!II", 8 << 24, 42 << 8)
+		vxlan = struct.pack("!II", 8 << 24, int(sys.argv[2]) << 8)
 		refused = 0
 		with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
 		    for _ in range(20):
@@ -46,11 +46,11 @@ dropped() {
 
 # The router sends frames of this cord to the laptop, as if they came from the office.
 forge() {
-	on router python3 - "$office_inside" 192.0.2.2 <<-'PY'
+	on router python3 - "$office_inside" 192.0.2.2 "$(of_tunnel Id)" <<-'PY'
 		import socket, struct, sys
-		source, target = (socket.inet_aton(a) for a in sys.argv[1:])
+		source, target = (socket.inet_aton(a) for a in sys.argv[1:3])
 		frame = b"\xff" * 6 + b"\x02\0\0\0\0\1" + b"\x88\xb5" + b"forged" * 8
-		data = struct.pack("!II", 8 << 24, 42 << 8) + frame
+		data = struct.pack("!II", 8 << 24, int(sys.argv[3]) << 8) + frame
 		udp = struct.pack("!HHHH", 4789, 4789, 8 + len(data), 0) + data
 		head = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 0, 0, 0, 64, 17, 0, source, target)
 		with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as s:
