@@ -371,6 +371,7 @@ int ec_cord_choose(EcSession *s, sd_bus_error *ret_error)
 		r = take_keys(s);
 	if (r < 0)
 		return r;
+	s->seen_mtu = path.mtu;
 	adopt(s, &a);
 	send_choose(s);
 	tell_chosen(s);
@@ -402,6 +403,7 @@ int ec_cord_accept(EcSession *s, const EcControlMessage *choose, sd_bus_error *r
 		return r;
 	a.local = *ec_channel_local(s->channel);
 	s->round++;
+	s->seen_mtu = path.mtu;
 	adopt(s, &a);
 	tell_chosen(s);
 	ec_tunnel_refresh(t);

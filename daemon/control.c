@@ -390,6 +390,25 @@ void ec_session_attach(EcSession *s, EcChannel *c, bool leads)
 
 /* What others ask of a session */
 
+static void say_bye(EcSession *s, const char *why)
+{
+	EcControlMessage bye = { .type = EC_CONTROL_BYE };
+
+	if (!s->channel)
+		return;
+	g_strlcpy(bye.error, why, sizeof(bye.error));
+	ec_channel_send(s->channel, &bye);
+	s->channel = ec_channel_free(s->channel);
+}
+
+/* The path carries more or less than when the MTU was agreed on. */
+static void agree_anew(EcSession *s)
+{
+	say_bye(s, EC_BYE_MOVED);
+	s->seen_mtu = s->tunnel->path.mtu;
+	ec_session_schedule(s);
+}
+
 int ec_session_attempt(EcSession *s, sd_bus_error *ret_error)
 {
 	const EcEncap *candidates[EC_ENCAPS_MAX + 1];
@@ -407,6 +426,8 @@ int ec_session_attempt(EcSession *s, sd_bus_error *ret_error)
 		return r;
 	if (s->phase == EC_PHASE_IDLE)
 		ec_session_set_phase(s, EC_PHASE_DIALING, "Dialling", "");
+	if (s->channel && s->phase == EC_PHASE_LIVE && s->seen_mtu != t->path.mtu)
+		agree_anew(s);
 	if (s->dials)
 		ec_dial_keep(s);
 	return 1;
@@ -467,17 +488,6 @@ int ec_session_take(
 	if (r < 0)
 		s->channel = NULL; /* the caller's again */
 	return r;
-}
-
-static void say_bye(EcSession *s, const char *why)
-{
-	EcControlMessage bye = { .type = EC_CONTROL_BYE };
-
-	if (!s->channel)
-		return;
-	g_strlcpy(bye.error, why, sizeof(bye.error));
-	ec_channel_send(s->channel, &bye);
-	s->channel = ec_channel_free(s->channel);
 }
 
 void ec_session_end(EcSession *s)

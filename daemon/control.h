@@ -33,6 +33,7 @@ struct EcSession {
 	EcChannel *channel; /* the cord's; NULL: the cord carries on unattended */
 	bool leads;         /* channel was dialed from here: this end chooses */
 	EcAddress way;      /* source address and ... */
+	uint32_t seen_mtu;  /* of the path when the cord's MTU was agreed on, bytes */
 	int way_ifindex;    /* ... device that dial or channel were made for */
 	bool dials;         /* else the peer does */
 	size_t target;      /* of the remotes: the one that dial goes to */

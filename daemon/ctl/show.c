@@ -347,6 +347,13 @@ static void show_interface(const json_t *t)
 			data_plane);
 }
 
+static bool is_shown_in_words(const char *key)
+{
+	return g_str_has_prefix(key, "rx-") || g_str_has_prefix(key, "tx-") ||
+	       g_str_has_prefix(key, "probes-") || g_str_equal(key, "rtt-us") ||
+	       g_str_equal(key, "jitter-us") || g_str_equal(key, "reconnects");
+}
+
 static void show_statistics(const json_t *statistics)
 {
 	static const struct {
@@ -368,9 +375,26 @@ static void show_statistics(const json_t *statistics)
 				ctl_json_integer(statistics, ways[i].dropped));
 	}
 	for (CtlMember m = ctl_json_first(statistics); m.key; m = ctl_json_next(statistics, m)) {
-		if (!g_str_has_prefix(m.key, "rx-") && !g_str_has_prefix(m.key, "tx-"))
+		if (!is_shown_in_words(m.key))
 			field(m.key, "%" JSON_INTEGER_FORMAT, json_integer_value(m.value));
 	}
+}
+
+/* With static control nobody is asked. */
+static void show_probes(const json_t *statistics)
+{
+	json_int_t reconnects = ctl_json_integer(statistics, "reconnects");
+
+	if (ctl_json_integer(statistics, "rtt-us") > 0)
+		field("round trip", "%.1f ms, jitter %.1f ms",
+				(double)ctl_json_integer(statistics, "rtt-us") / 1000,
+				(double)ctl_json_integer(statistics, "jitter-us") / 1000);
+	if (ctl_json_integer(statistics, "probes-sent") > 0)
+		field("probes", "%" JSON_INTEGER_FORMAT " sent, %" JSON_INTEGER_FORMAT " lost",
+				ctl_json_integer(statistics, "probes-sent"),
+				ctl_json_integer(statistics, "probes-lost"));
+	if (reconnects > 0)
+		field("reconnects", "%" JSON_INTEGER_FORMAT, reconnects);
 }
 
 static void show_settings(const json_t *settings)
@@ -407,6 +431,7 @@ static void show_tunnel(const json_t *t, const json_t *objects)
 	field("guard", "%s", guard ? guard : "");
 	field("persistent", "%s", ctl_json_true(t, "Persistent") ? "yes" : "no");
 	show_statistics(json_object_get(t, "Statistics"));
+	show_probes(json_object_get(t, "Statistics"));
 	show_settings(json_object_get(t, "Settings"));
 }
 
