@@ -6,7 +6,7 @@
 /*
  * Does the cord carry frames, how large, and is the peer there? Probes cross the tunnel itself:
  *
- *   Ethernet   destination 01:80:c2:00:00:0e (no bridge forwards it), ethertype 0x88b5
+ *   Ethernet   destination 01:80:c2:00:00:02 (no bridge forwards it), ethertype 0x88b5
  *   IP         IPv4 header, protocol 253 (RFC 3692), 192.0.0.8 (RFC 7600) to 224.0.0.254 (RFC
  * 4727), TTL 1
  *

@@ -18,7 +18,7 @@
 /* A minute of them fits, were the daemon stopped for so long. */
 #define RECEIVE_BUFFER 32768
 
-static const uint8_t group_mac[ETH_ALEN] = { 0x01, 0x80, 0xc2, 0x00, 0x00, 0x0e };
+static const uint8_t group_mac[ETH_ALEN] = { 0x01, 0x80, 0xc2, 0x00, 0x00, 0x02 };
 
 /* Offsets from the Ethernet header. A tagged frame is somebody else's. */
 static const struct sock_filter ethernet_filter[] = {
@@ -29,7 +29,7 @@ static const struct sock_filter ethernet_filter[] = {
 	BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 0),
 	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0x0180c200, 0, 5),
 	BPF_STMT(BPF_LD | BPF_H | BPF_ABS, 4),
-	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0x000e, 0, 3),
+	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0x0002, 0, 3),
 	BPF_STMT(BPF_LD | BPF_W | BPF_ABS, ETH_HLEN),
 	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, EC_PROBE_MAGIC, 0, 1),
 	BPF_STMT(BPF_RET | BPF_K, UINT32_MAX),

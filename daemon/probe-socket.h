@@ -7,9 +7,11 @@
  * The packet socket that probes of one interface cross. Its filter lets nothing else through, so
  * nothing else wakes the daemon.
  *
- * On Ethernet probes go to 01:80:c2:00:00:0e, which bridges do not forward, and a socket bound to a
- * bridge's port and this ethertype hears them whatever the port's state
- * (facts: seeds-and-peers.md §7).
+ * On Ethernet probes go to 01:80:c2:00:00:02 (IEEE 802.3 slow protocols), which bridges do not
+ * forward, and a socket bound to a bridge's port and this ethertype hears them whatever the port's
+ * state (facts: seeds-and-peers.md §7). Other such addresses, LLDP's among them, a bridge forwards
+ * when its group_fwd_mask says so; this one cannot be in it (net/bridge/br_private.h,
+ * BR_GROUPFWD_RESTRICTED), though it can be in that of the port.
  */
 
 #define EC_PROBE_ETHERTYPE 0x88b5

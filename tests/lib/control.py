@@ -26,7 +26,7 @@ CONTROL, VXLAN = 65200, 4789
 LISTENER = f"{ethercord.NAME}.Listener"
 KEY = "ZXRoZXJjb3JkIHRlc3RzIHNoYXJlIHRoaXMga2V5ISE="
 OTHER_KEY = "YW5vdGhlciBrZXkgdGhhdCBub2JvZHkgaGVyZSBoYXM="
-PROBE = bytes.fromhex("0180c200000e")  # where in-band probes go: no bridge forwards that
+PROBE = bytes.fromhex("0180c2000002")  # where in-band probes go: no bridge forwards that
 HOST = "192.168.9.50"
 SO_TIMESTAMPNS = 35
 
