@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "liveness.h"
 #include "mtu.h"
 
 /*
@@ -180,6 +181,14 @@ static void choose_mac(const EcAgreementSide *own, const uint8_t theirs[static 6
 		a->mac[5] ^= 1;
 }
 
+/* Only what bridges keep to themselves (IEEE 802.1Q, table 8-1): a peer cannot have us send where
+ * it likes. */
+static uint8_t group_of(const EcControlMessage *m)
+{
+	return m->probe_group >= 2 && m->probe_group <= 15 ? (uint8_t)m->probe_group
+							   : EC_PROBE_GROUP;
+}
+
 static char *words_of(const EcEncap *const *list)
 {
 	g_autoptr(GString) s = g_string_new(NULL);
@@ -235,6 +244,7 @@ int ec_agreement_choose(const EcAgreementSide *own, const EcControlMessage *welc
 
 	a.nat = a.nat || (welcome->local.family != AF_UNSPEC &&
 					 !ec_address_equal(&welcome->local, &own->remote));
+	a.group = group_of(welcome);
 	in_common(own, welcome, common);
 	a.encap = pick(own, welcome, common, a.nat);
 	if (!a.encap)
@@ -298,6 +308,7 @@ int ec_agreement_accept(const EcAgreementSide *own, const EcControlMessage *choo
 		.mtu = choose->mtu,
 		.size = choose->size ? choose->size : choose->mtu,
 		.path_mtu = smaller(own->path_mtu, choose->path_mtu),
+		.group = group_of(choose),
 		.nat = choose->local.family != AF_UNSPEC &&
 		       !ec_address_equal(&choose->local, &own->remote),
 	};

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <linux/if_ether.h>
+#include <linux/if_link.h>
 #include <string.h>
 
 #include "log.h"
@@ -113,6 +114,19 @@ static uint32_t bridge_mtu(EcManager *m, const EcSettings *s)
 											  : 0;
 }
 
+/* A bridge may have been told to forward the usual address, as for LLDP. It cannot be told to
+ * forward number 2, of the slow protocols (linux/if_bridge.h, BR_GROUPFWD_RESTRICTED). */
+static uint32_t probe_group(EcManager *m, const EcSettings *s)
+{
+	g_auto(EcLink) link = { 0 };
+	const struct nlattr *mask = NULL;
+
+	if (s->bridge && ec_kernel_link_by_name(m->kernel, s->bridge, &link, NULL) > 0 && link.data)
+		mask = nla_find(nla_data(link.data), nla_len(link.data), IFLA_BR_GROUP_FWD_MASK);
+	bool forwards = mask && nla_len(mask) >= 2 && (nla_get_u16(mask) & (1U << EC_PROBE_GROUP));
+	return forwards ? 2 : EC_PROBE_GROUP;
+}
+
 static void own_mac(EcManager *m, const EcSettings *s, uint8_t ret[static 6])
 {
 	if (s->mac)
@@ -165,6 +179,7 @@ void ec_session_greet(EcManager *m, const EcSettings *settings, const EcTunnel *
 		.path_mtu = path->mtu,
 		.mtu = settings->mtu,
 		.bridge_mtu = bridge_mtu(m, settings),
+		.probe_group = probe_group(m, settings),
 	};
 	g_strlcpy(ret->name, settings->name, sizeof(ret->name));
 	g_strlcpy(ret->full_frames, ec_settings_word("full-frames", settings->full_frames),
@@ -227,6 +242,7 @@ static void send_choose(EcSession *s)
 		.mtu = a->mtu,
 		.size = a->size,
 		.round = ++s->round,
+		.probe_group = probe_group(t->manager, t->settings),
 	};
 
 	g_strlcpy(m.name, ec_tunnel_name(t), sizeof(m.name));
@@ -592,6 +608,7 @@ static EcLivenessSpec spec_of(const EcSession *s)
 		.dialer = s->leads,
 		.interval_ms = t->settings->keepalive_interval,
 		.timeout_ms = t->settings->keepalive_timeout,
+		.group = s->agreement.group ? s->agreement.group : EC_PROBE_GROUP,
 	};
 
 	memcpy(spec.mac, s->agreement.mac, sizeof(spec.mac));

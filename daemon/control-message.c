@@ -293,6 +293,7 @@ static const Member members[] = {
 	{ "path-mtu", &u32, AT(path_mtu), 0, BIT(WELCOME) | BIT(CHOOSE) },
 	{ "mtu", &u32, AT(mtu), BIT(CHOOSE), BIT(WELCOME) },
 	{ "bridge-mtu", &u32, AT(bridge_mtu), 0, BIT(WELCOME) },
+	{ "probe-group", &u32, AT(probe_group), 0, BIT(WELCOME) | BIT(CHOOSE) },
 	{ "full-frames", &name, AT(full_frames), 0, BIT(WELCOME) },
 	{ "size", &u32, AT(size), BIT(CHOOSE), 0 },
 	{ "mac", &mac, AT(mac), 0, BIT(WELCOME) | BIT(CHOOSE) | BIT(READY) },

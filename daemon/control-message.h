@@ -71,10 +71,12 @@ typedef struct EcControlMessage {
 	char plane[EC_CONTROL_NAME_MAX];         /* s  CHOOSE: of the dialer */
 	uint32_t id;                             /* u  CHOOSE!  WELCOME */
 	uint16_t data_port;                      /* q  CHOOSE "data-port": the dialer receives on */
-	uint32_t path_mtu;                     /* u  WELCOME  CHOOSE "path-mtu" bytes, 0 unknown */
-	uint32_t mtu;                          /* u  CHOOSE!: of both interfaces, bytes; WELCOME:
-						     what its settings ask, 0 automatic */
-	uint32_t bridge_mtu;                   /* u  WELCOME "bridge-mtu", 0 none */
+	uint32_t path_mtu;    /* u  WELCOME  CHOOSE "path-mtu" bytes, 0 unknown */
+	uint32_t mtu;         /* u  CHOOSE!: of both interfaces, bytes; WELCOME:
+				    what its settings ask, 0 automatic */
+	uint32_t bridge_mtu;  /* u  WELCOME "bridge-mtu", 0 none */
+	uint32_t probe_group; /* u  WELCOME  CHOOSE "probe-group": last byte of the destination that
+				 probes to this end shall have, 2 to 15; 0: 14 */
 	char full_frames[EC_CONTROL_NAME_MAX]; /* s WELCOME "full-frames": its setting */
 	uint32_t size;                         /* u  CHOOSE!: bytes of the largest packet that the
 						     probes have to prove, at most mtu */

@@ -40,7 +40,7 @@
  *                 <- READY     the acceptor's end is made: from now silence is the path's
  *   (probes       <->          through the cord, see liveness.c)
  *   CHOOSE ...    ->           the next round, if the probes did not cross
- *   PING          ->           every 15 s; NATs forget connections that are silent
+ *   PING          ->           every 30 s; NATs forget connections that are silent
  *                 <- PONG
  *   BYE           <->          "down": take the cord down; "restart": it stays
  *                 <- REFUSE    at any time, with a sentence
@@ -58,9 +58,10 @@
  * from there.
  */
 
-#define PING_USEC 15000000ULL
+#define PING_USEC 30000000ULL
 #define PONG_USEC 5000000ULL
-#define SILENT_USEC 60000000ULL   /* an acceptor that hears no PING for so long drops the channel */
+#define SILENT_USEC 100000000ULL  /* an acceptor that hears no PING for so long drops the channel  \
+				   */
 #define UNPROVEN_USEC 10000000ULL /* the same, as long as no frame has crossed */
 #define READY_USEC 5000000ULL
 /* How long a cord may be unattended: the time a daemon takes to come back. */

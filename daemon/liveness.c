@@ -127,13 +127,14 @@ static uint64_t timeout(const EcLiveness *l)
 	return l->spec.timeout_ms * MS;
 }
 
-/* Shortened at random by up to a tenth. A peer that is lost is asked more often: it is back all the
- * sooner. */
+/* At random up to a twentieth earlier or later. A peer that is lost is asked more often: it is back
+ * all the sooner. */
 static uint64_t next_beat(const EcLiveness *l, uint64_t now)
 {
 	uint64_t whole = l->lost ? MIN(interval(l), LOST_INTERVAL) : interval(l);
 
-	return now + whole - (uint64_t)g_random_int_range(0, (gint32)(whole / 10 / MS) + 1) * MS;
+	return now + whole - whole / 20 +
+	       (uint64_t)g_random_int_range(0, (gint32)(whole / 10 / MS) + 1) * MS;
 }
 
 static uint64_t dead_at(const EcLiveness *l)
@@ -186,7 +187,8 @@ static void send_request(EcLiveness *l, uint32_t size, bool beat, uint64_t now)
 	const EcProbe p = { EC_PROBE_REQUEST, hears(l, now), q->size, q->seq, q->stamp };
 	if (beat)
 		l->statistics.sent++;
-	ec_probe_socket_send(l->fd, l->spec.ethernet, l->spec.mac, &p, l->era[0].keys.tx);
+	ec_probe_socket_send(
+			l->fd, l->spec.ethernet, l->spec.mac, l->spec.group, &p, l->era[0].keys.tx);
 }
 
 static uint32_t smallest(const EcLiveness *l)
@@ -317,7 +319,8 @@ static void on_request(EcLiveness *l, Era *era, const EcProbe *p, uint64_t now)
 		return;
 	const EcProbe answer = { EC_PROBE_ANSWER, hears(l, now), p->size, p->seq, p->stamp };
 	if (may_answer(l, now))
-		ec_probe_socket_send(l->fd, l->spec.ethernet, l->spec.mac, &answer, era->keys.tx);
+		ec_probe_socket_send(l->fd, l->spec.ethernet, l->spec.mac, l->spec.group, &answer,
+				era->keys.tx);
 	if (p->seq != era->window.newest || !era->answered || l->waking)
 		return;
 	keep_beat(l, now);

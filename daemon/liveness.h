@@ -6,7 +6,8 @@
 /*
  * Does the cord carry frames, how large, and is the peer there? Probes cross the tunnel itself:
  *
- *   Ethernet   destination 01:80:c2:00:00:02 (no bridge forwards it), ethertype 0x88b5
+ *   Ethernet   destination 01:80:c2:00:00:0e (no bridge forwards it unless told to; then another of
+ *              that range, which the peer names), ethertype 0x88b5
  *   IP         IPv4 header, protocol 253 (RFC 3692), 192.0.0.8 (RFC 7600) to 224.0.0.254 (RFC
  * 4727), TTL 1
  *
@@ -23,12 +24,15 @@ typedef struct EcLivenessKeys {
 	uint8_t tx[EC_PROBE_KEY_SIZE], rx[EC_PROBE_KEY_SIZE];
 } EcLivenessKeys;
 
+#define EC_PROBE_GROUP 0x0e
+
 typedef struct EcLivenessSpec {
 	int ifindex;
-	bool ethernet;        /* the interface carries Ethernet, else IP */
-	bool dialer;          /* it keeps the beat; the other end answers in the middle of it */
-	uint8_t mac[6];       /* of the interface: the probes' source */
-	uint32_t interval_ms; /* between requests, shortened at random by up to a tenth */
+	bool ethernet;  /* the interface carries Ethernet, else IP */
+	bool dialer;    /* it keeps the beat; the other end answers in the middle of it */
+	uint8_t mac[6]; /* of the interface: the probes' source */
+	uint8_t group;  /* last byte of the destination, which no bridge at the peer forwards */
+	uint32_t interval_ms; /* between requests, at random up to a twentieth earlier or later */
 	uint32_t timeout_ms;  /* without a sign of life: lost */
 } EcLivenessSpec;
 

@@ -87,7 +87,7 @@ static void match_probe(Program *p, uint32_t offset)
 	load(p, BPF_W, offset);
 	need(p, 0x0180c200);
 	load(p, BPF_H, offset + 4);
-	need(p, 0x0002);
+	need_masked(p, 0xfff0, 0);
 	load(p, BPF_H, offset + 12);
 	need(p, EC_PROBE_ETHERTYPE);
 	load(p, BPF_W, offset + ETH_HLEN);

@@ -18,7 +18,7 @@
 /* A minute of them fits, were the daemon stopped for so long. */
 #define RECEIVE_BUFFER 32768
 
-static const uint8_t group_mac[ETH_ALEN] = { 0x01, 0x80, 0xc2, 0x00, 0x00, 0x02 };
+static const uint8_t group_mac[ETH_ALEN - 1] = { 0x01, 0x80, 0xc2, 0x00, 0x00 };
 
 /* Offsets from the Ethernet header. A tagged frame is somebody else's. */
 static const struct sock_filter ethernet_filter[] = {
@@ -29,7 +29,7 @@ static const struct sock_filter ethernet_filter[] = {
 	BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 0),
 	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0x0180c200, 0, 5),
 	BPF_STMT(BPF_LD | BPF_H | BPF_ABS, 4),
-	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0x0002, 0, 3),
+	BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, 0xfff0, 3, 0),
 	BPF_STMT(BPF_LD | BPF_W | BPF_ABS, ETH_HLEN),
 	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, EC_PROBE_MAGIC, 0, 1),
 	BPF_STMT(BPF_RET | BPF_K, UINT32_MAX),
@@ -124,16 +124,17 @@ static void fill_ip(uint8_t ret[static IP_SIZE], unsigned size)
 	memcpy(ret, &ip, IP_SIZE);
 }
 
-static void fill_ethernet(uint8_t ret[static ETH_HLEN], const uint8_t *mac)
+static void fill_ethernet(uint8_t ret[static ETH_HLEN], const uint8_t *mac, uint8_t group)
 {
-	memcpy(ret, group_mac, ETH_ALEN);
+	memcpy(ret, group_mac, sizeof(group_mac));
+	ret[ETH_ALEN - 1] = group;
 	memcpy(ret + ETH_ALEN, mac, ETH_ALEN);
 	ret[12] = EC_PROBE_ETHERTYPE >> 8;
 	ret[13] = EC_PROBE_ETHERTYPE & 0xff;
 }
 
-void ec_probe_socket_send(int fd, bool ethernet, const uint8_t mac[static 6], const EcProbe *p,
-		const uint8_t key[static EC_PROBE_KEY_SIZE])
+void ec_probe_socket_send(int fd, bool ethernet, const uint8_t mac[static 6], uint8_t group,
+		const EcProbe *p, const uint8_t key[static EC_PROBE_KEY_SIZE])
 {
 	static const uint8_t padding[UINT16_MAX];
 	uint8_t header[IP_SIZE], probe[EC_PROBE_SIZE];
@@ -146,7 +147,7 @@ void ec_probe_socket_send(int fd, bool ethernet, const uint8_t mac[static 6], co
 		.msg_iovlen = EC_ELEMENTS(part) };
 
 	if (ethernet)
-		fill_ethernet(header, mac);
+		fill_ethernet(header, mac, group);
 	else
 		fill_ip(header, IP_SIZE + p->size);
 	ec_probe_encode(p, key, probe);

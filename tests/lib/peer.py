@@ -508,7 +508,7 @@ def ear(namespace, interface):
 # Probes
 
 LABELS = {True: "EXPORTER-ethercord-dialer", False: "EXPORTER-ethercord-acceptor"}
-PROBE_ETHERTYPE, PROBE_TO = 0x88B5, bytes.fromhex("0180c2000002")
+PROBE_ETHERTYPE, PROBE_TO = 0x88B5, bytes.fromhex("0180c200000e")
 MAGIC, REQUEST, ANSWER, HEARS = 0x45637001, 1, 2, 1
 
 

@@ -13,7 +13,7 @@ from ethercord import PATIENCE, wait_until
 
 DRIVER = ethercord.BUILD / "tests/liveness-driver"
 KEYS = "11" * 32, "22" * 32
-GROUP = bytes.fromhex("0180c2000002")
+GROUP = bytes.fromhex("0180c200000e")
 MAGIC = b"Ecp\x01"
 REQUEST, ANSWER = 1, 2
 

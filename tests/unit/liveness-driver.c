@@ -269,6 +269,7 @@ static int start(Driver *d, char **argv, sd_bus_error *error)
 	const EcLivenessKeys keys = take_keys(argv[4], argv[5]);
 
 	d->spec = (EcLivenessSpec){
+		.group = EC_PROBE_GROUP,
 		.ifindex = (int)number(argv[1]),
 		.ethernet = g_str_equal(argv[2], "ethernet"),
 		.dialer = g_str_equal(argv[3], "dialer"),

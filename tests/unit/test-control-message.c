@@ -25,7 +25,7 @@ static const Sample samples[] = {
 			"'seen': <'192.0.2.7'>, 'any-order': <true>, "
 			"'encapsulations': <[('vxlan', 'kernel', uint16 4789), ('gretap', 'user', 0)]>, "
 			"'ids': <[uint32 5, 6]>, 'encapsulation': <'vxlan'>, 'id': <uint32 7>, "
-			"'path-mtu': <uint32 1420>, 'mtu': <uint32 1370>, 'bridge-mtu': <uint32 1500>, "
+			"'path-mtu': <uint32 1420>, 'mtu': <uint32 1370>, 'bridge-mtu': <uint32 1500>, 'probe-group': <uint32 2>, "
 			"'full-frames': <'auto'>, "
 			"'mac': <[byte 0x02, 0x00, 0x00, 0x00, 0x00, 0x01]>}" },
 	{ "choose", "protocol name nonce instance mode encapsulation id mtu size round",
@@ -69,6 +69,7 @@ static const EcControlMessage welcome = {
 	.path_mtu = 1420,
 	.mtu = 1370,
 	.bridge_mtu = 1500,
+	.probe_group = 2,
 	.full_frames = "auto",
 	.mac = { 2, 0, 0, 0, 0, 1 },
 };
