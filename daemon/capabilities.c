@@ -13,21 +13,26 @@
 
 static bool try(EcManager *m, const EcEncap *encap)
 {
-	static unsigned serial;
+	static unsigned serial, first;
 	g_autoptr(EcMessage) info = nlmsg_alloc_simple(0, 0);
 	g_autoptr(EcSettings) settings = ec_settings_new();
 	g_auto(EcLink) link = { 0 };
 	char name[IF_NAMESIZE];
 	EcWire wire;
 
+	/* A daemon that was killed may have left some: not under the same names. */
+	if (serial == 0)
+		first = g_random_int() % 100000;
+	unsigned number = (first + serial++) % 100000;
+
 	ec_encap_wire(encap, settings, &wire);
 	(void)ec_address_from_string("192.0.2.1", &wire.local);
 	(void)ec_address_from_string("192.0.2.2", &wire.remote);
 	/* Kinds that share a link kind must not look like twins of each other. */
-	wire.id = encap->id_max ? encap->id_max - serial % 1000 : 0;
+	wire.id = encap->id_max ? encap->id_max - number : 0;
 	if (encap->data_port) /* above 1023: the daemon may not bind what is below */
-		wire.data_port = wire.remote_data_port = (uint16_t)(64000 + serial % 1000);
-	g_snprintf(name, sizeof(name), "ec-try-%u", serial++ % 100000);
+		wire.data_port = wire.remote_data_port = (uint16_t)(64000 + number % 1000);
+	g_snprintf(name, sizeof(name), "ec-try-%u", number);
 	if (!info || encap->fill(&wire, info) < 0)
 		return false;
 	const EcLinkChange make = {
