@@ -156,15 +156,18 @@ class Site:
 class Office(Site):
     """A listener `lan` on a bridge, with the peers `office` and `home`."""
 
-    def __init__(self, lab, peers=None, settings=None, **more):
+    def __init__(self, lab, peers=None, settings=None, guests=None, **more):
+        """peers: settings of both; guests: those of peers without a key."""
         super().__init__(lab, **more)
         self.keys = {"office": peer.random_key(), "home": peer.random_key()}
         self.client.call(
             ethercord.PATH, ethercord.MANAGER, "AddListener", "a{sv}a{sa{sv}}s",
             dictionary({"name": "lan", "bridge": "br0", "bridge-create": True, "underlay": "any",
                         "encapsulation": dbus.Array(["vxlan"], "s"), **(settings or {})}),
-            dbus.Dictionary({name: dictionary({"key": peer.text_of(key), **(peers or {})})
-                             for name, key in self.keys.items()}, "sa{sv}"), "activate")
+            dbus.Dictionary({**{name: dictionary({"key": peer.text_of(key), **(peers or {})})
+                                for name, key in self.keys.items()},
+                             **{name: dictionary(own) for name, own in (guests or {}).items()}},
+                            "sa{sv}"), "activate")
         path = f"{ethercord.PATH}/listener/lan"
         wait_until(lambda: self.client.objects()[path][f"{ethercord.NAME}.Listener"]["State"] ==
                    "up", "the listener is up")
@@ -175,7 +178,7 @@ class Office(Site):
 
     @contextlib.contextmanager
     def comes(self, name, address=NEAR, port=peer.PORT, more=None, novel=False, attend=True,
-              early=True):
+              early=True, tunnel=None):
         """A good peer comes in, and goes in order. novel: it says what nobody knows, too."""
         with self.dial(name, address, port, early=early) as session:
             got = session.expect("welcome")
@@ -194,7 +197,7 @@ class Office(Site):
                 with contextlib.suppress(Over, Silence):
                     cord.session.send(type="bye", error="down", text="The test is over.")
                 cord.session.close()
-                self.gone(f"lan.{name}")
+                self.gone(f"lan.{tunnel or name}")
             finally:
                 cord.close()
 

@@ -20,7 +20,7 @@ from gi.repository import GLib
 import ethercord
 
 PORT = 65200
-KEYLESS = "~"
+KEYLESS, KEYLESS_KEY = "~", b"ethercord: keyless, no secret :)"
 SIZE_MAX = 65536
 
 # D-Bus types of the members, by their keys on the wire.

@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 
+import dbus
 import pytest
 
 import ethercord
@@ -98,6 +99,59 @@ def test_wrong_key_and_unknown_name(office):
     office.unmoved()
     with office.comes("office"):
         pass
+
+
+def refused_keyless(office, name, source=None, key=peer.KEYLESS_KEY):
+    """It does not get to see a greeting, at most why."""
+    with contextlib.suppress(Over), dial(office.far, NEAR, name, key, source=source) as session:
+        assert session.receive()["type"] == "refuse"
+    office.unmoved()
+
+
+GUESTS = {"guest": {"allow": dbus.Array([f"{FAR}/32"], "s")}, "nobody": {}}
+
+
+def test_keyless_without_a_vpn(lab):
+    """Everybody has the key: nobody comes in, whatever is allowed."""
+    office = Office(lab, guests=GUESTS)
+    for name in ("~guest", "~office", "~nobody", "~stranger", "guest", "office", "nobody"):
+        refused_keyless(office, name)
+    refused_keyless(office, "~office", key=office.keys["office"])
+
+
+def test_keyless_through_a_vpn(lab):
+    """From where it is allowed, for whom there is no key."""
+    file = lab.directory / "vpn"
+    office = Office(lab, settings={"underlay": "wireguard"}, guests=GUESTS,
+                    program=ethercord.FAKE_DAEMON,
+                    environment={"ETHERCORD_FAKE_UNDERLAY": str(file)})
+    office.keys["~guest"] = peer.KEYLESS_KEY
+    office.near.ip("link", "set", "wire", "alias", "fake VPN")
+    office.far.ip("addr", "add", "10.77.0.9/24", "dev", "wire")
+    ethercord.wire(office.near, office.far, "bare", "bare", "10.66.0.1/24", "10.66.0.2/24")
+    office.before = office.held()
+    refused_keyless(office, "~guest")
+    file.write_text("wire 1400\n")
+    small = {"mtu": 1350, "size": 1350, "name": "guest"}
+
+    def welcomed():
+        with contextlib.suppress(Over), office.dial("~guest") as session:
+            return session.receive()["type"] == "welcome"
+    ethercord.wait_until(welcomed, "the guest is welcome through the VPN")
+    for name in ("~office", "~nobody", "~stranger", "guest", "office", "nobody", "~~guest"):
+        refused_keyless(office, name)
+    refused_keyless(office, "~guest", source="10.77.0.9")
+    # To the same port, but past the VPN.
+    with contextlib.suppress(Over):
+        with dial(office.far, "10.66.0.1", "~guest", peer.KEYLESS_KEY) as session:
+            if session.receive()["type"] == "welcome":
+                session.send(**choice({"ids": [4711]}, **small))
+                assert session.receive()["type"] == "refuse"
+    office.unmoved()
+    with office.comes("~guest", more=small, tunnel="guest") as cord:
+        got = office.client.wait_state("lan.guest", "up")
+        assert got["Protected"] and got["Peer"] == "guest"
+        cord.pings()
 
 
 def test_wrong_key_at_the_acceptor(home):
