@@ -339,13 +339,13 @@ static int let_in(EcAnswer *a, uint16_t port, EcChannel *c, const EcControlMessa
 	explicit_bzero(key, sizeof(key));
 	if (!known)
 		return ec_error(ret_error, EC_ERROR_REFUSED, "the peer is not known any more");
-	if (m->type != EC_CONTROL_CHOOSE || mode < 0)
-		return ec_error(ret_error, EC_ERROR_PROTOCOL, "a CHOOSE with a mode was expected");
-	if (m->protocol != EC_CONTROL_PROTOCOL)
+	if (m->type == EC_CONTROL_CHOOSE && m->protocol != EC_CONTROL_PROTOCOL)
 		return ec_error(ret_error, EC_ERROR_NOT_SUPPORTED,
 				"this ethercord speaks protocol %u, not %u; bring the older one up to "
 				"date",
 				EC_CONTROL_PROTOCOL, m->protocol);
+	if (m->type != EC_CONTROL_CHOOSE || mode < 0)
+		return ec_error(ret_error, EC_ERROR_PROTOCOL, "a CHOOSE with a mode was expected");
 	if (!claim.listener)
 		r = check_nonces(&claim, m, ret_error);
 	else if (claim.tunnel)
