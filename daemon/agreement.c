@@ -254,6 +254,10 @@ int ec_agreement_choose(const EcAgreementSide *own, const EcControlMessage *welc
 	if (r < 0)
 		return r;
 	settle_nat(&a);
+	if (a.nat && a.data_port == UINT16_MAX)
+		return ec_error(ret_error, EC_ERROR_INVALID_SETTING,
+				"data-port '%u': with a NAT between the ends allowed is 1 to %d",
+				a.data_port, UINT16_MAX - 1);
 	choose_mtu(own, welcome, &a);
 	choose_mac(own, welcome->mac, &a);
 	*ret = a;

@@ -31,7 +31,7 @@ static int on_retry(sd_event_source *source, uint64_t usec, void *userdata)
 	s->retry = sd_event_source_disable_unref(s->retry);
 	if (s->phase == EC_PHASE_LIVE && s->channel && t->turn > 0 && t->turn < t->n_remotes &&
 			!s->dial)
-		dial(s, 0); /* is the first of the remotes back? */
+		dial(s, 0); /* is an earlier one of the remotes back? */
 	else
 		ec_tunnel_refresh(t);
 	return 0;
@@ -93,18 +93,45 @@ static void next_remote(EcSession *s)
 	ec_dial_later(s);
 }
 
+/* What a peer may refuse for, and whether a person has to do something about it. */
+static const struct {
+	const char *name;
+	bool person;
+} refusals[] = {
+	{ EC_ERROR_REFUSED, true }, /* the first: what is none of these counts as it */
+	{ EC_ERROR_WRONG_KEY, true },
+	{ EC_ERROR_NOT_PROTECTED, true },
+	{ EC_ERROR_NOT_SUPPORTED, true },
+	{ EC_ERROR_INVALID_SETTING, true },
+	{ EC_ERROR_NO_UNDERLAY, false },
+	{ EC_ERROR_BUSY, false },
+	{ EC_ERROR_EXISTS, false },
+	{ EC_ERROR_LIMIT_EXCEEDED, false },
+	{ EC_ERROR_PROTOCOL, false },
+	{ EC_ERROR_KERNEL, false },
+};
+
+static bool needs_person(const sd_bus_error *why)
+{
+	for (size_t i = 0; i < EC_ELEMENTS(refusals); i++) {
+		if (sd_bus_error_has_name(why, refusals[i].name))
+			return refusals[i].person;
+	}
+	return false;
+}
+
 /* An attempt to dial ended with this. A cord that is there goes on. */
 void ec_dial_failed(EcSession *s, const sd_bus_error *why)
 {
 	EcTunnel *t = s->tunnel;
-	bool person = sd_bus_error_has_name(why, EC_ERROR_WRONG_KEY) ||
-		      sd_bus_error_has_name(why, EC_ERROR_REFUSED) ||
-		      sd_bus_error_has_name(why, EC_ERROR_NOT_PROTECTED) ||
-		      sd_bus_error_has_name(why, EC_ERROR_NOT_SUPPORTED) ||
-		      sd_bus_error_has_name(why, EC_ERROR_INVALID_SETTING);
+	bool person = needs_person(why);
 	bool trial = s->channel && s->phase == EC_PHASE_LIVE;
 
 	ec_dial_drop(s);
+	if (trial && s->target + 1 < t->turn) {
+		dial(s, s->target + 1);
+		return;
+	}
 	if (trial) {
 		retry_in(s, FAILBACK_USEC);
 		return;
@@ -225,16 +252,14 @@ void ec_dial_keep(EcSession *s)
 void ec_dial_refused(EcSession *s, const EcControlMessage *m)
 {
 	g_auto(sd_bus_error) error = SD_BUS_ERROR_NULL;
-	g_autofree char *name = g_strconcat(EC_ERROR_PREFIX, m->error, NULL);
+	size_t i = EC_ELEMENTS(refusals) - 1;
 
-	/* A name of ours, or refused. */
-	(void)ec_error(&error, name, "the peer says: %s", m->text);
-	if (g_str_equal(ec_error_token(&error), "Failed")) {
-		sd_bus_error_free(&error);
-		(void)ec_error(&error, EC_ERROR_REFUSED, "the peer says: %s", m->text);
-	}
+	while (i > 0 && !g_str_equal(refusals[i].name + strlen(EC_ERROR_PREFIX), m->error))
+		i--;
+	(void)ec_error(&error, refusals[i].name, "the peer says: %s", m->text);
 	ec_tunnel_event(s->tunnel, "refused", "reason", m->text, NULL);
-	if (g_str_equal(m->error, "Exists")) /* the id that we would have kept */
+	/* Without the peer's end there is no cord; nor with an id that it has given to another. */
+	if (!s->channel && (!s->crossed || refusals[i].person || g_str_equal(m->error, "Exists")))
 		ec_cord_drop(s);
 	ec_dial_failed(s, &error);
 }

@@ -60,10 +60,12 @@
 
 #define PING_USEC 30000000ULL
 #define PONG_USEC 5000000ULL
-#define SILENT_USEC 100000000ULL  /* an acceptor that hears no PING for so long drops the channel  \
+#define SILENT_USEC                                                                                \
+	100000000ULL              /* an acceptor that hears no PING for so long drops the channel  \
 				   */
 #define UNPROVEN_USEC 10000000ULL /* the same, as long as no frame has crossed */
 #define READY_USEC 5000000ULL
+#define SHORT_USEC 1000000ULL /* a channel that lasted no longer did not work */
 /* How long a cord may be unattended: the time a daemon takes to come back. */
 #define AWAY_ACCEPTOR_USEC 60000000ULL
 /* A lost peer whose daemon answers: the path may have begun to drop this encapsulation. */
@@ -210,8 +212,11 @@ static void lose_channel(EcSession *s, uint64_t away, const char *why)
 	}
 	if (!s->crossed) {
 		ec_cord_drop(s);
-		ec_session_set_phase(s, EC_PHASE_DIALING, ec_error_token(NULL), why);
+		ec_session_set_phase(s, EC_PHASE_DIALING, "PeerUnreachable", why);
 	}
+	/* A peer that always ends it is not asked without a pause. */
+	if (s->dials && (!s->crossed || ec_session_now(s) < s->since + SHORT_USEC))
+		ec_dial_later(s);
 	ec_session_schedule(s);
 	ec_tunnel_refresh(t);
 }
@@ -267,12 +272,15 @@ void ec_session_choose(EcSession *s)
 		ec_tunnel_refresh(t);
 		return;
 	}
-	EcControlMessage bye = { .type = EC_CONTROL_BYE, .error = EC_BYE_DOWN };
+	/* A cord that works is kept: what is wrong may be over the next time. */
+	EcControlMessage bye = { .type = EC_CONTROL_BYE };
+	g_strlcpy(bye.error, s->crossed ? EC_BYE_MOVED : EC_BYE_DOWN, sizeof(bye.error));
 	g_strlcpy(bye.text, error.message ? error.message : "", sizeof(bye.text));
 	ec_channel_send(s->channel, &bye);
 	s->channel = ec_channel_free(s->channel);
 	s->barren = s->refused[0] != NULL;
-	ec_cord_drop(s);
+	if (!s->crossed)
+		ec_cord_drop(s);
 	ec_dial_failed(s, &error);
 	ec_tunnel_refresh(t);
 }
@@ -353,7 +361,6 @@ static void on_message(EcChannel *c, const EcControlMessage *m, void *userdata)
 		on_bye(s, m);
 		break;
 	case EC_CONTROL_REFUSE:
-		ec_cord_drop(s);
 		s->channel = ec_channel_free(s->channel);
 		ec_dial_refused(s, m);
 		ec_tunnel_refresh(s->tunnel);
