@@ -373,8 +373,8 @@ int ec_cord_choose(EcSession *s, sd_bus_error *ret_error)
 	EcTunnel *t = s->tunnel;
 	const EcAddress *remote = ec_channel_remote(s->channel);
 	EcAgreementSide side;
-	EcAgreement a;
-	EcPath path;
+	EcAgreement a = { 0 };
+	EcPath path = { 0 };
 	int r = ec_session_abilities(t->manager, t->settings, remote, candidates, &path, ret_error);
 
 	if (r < 0)
@@ -401,8 +401,8 @@ int ec_cord_accept(EcSession *s, const EcControlMessage *choose, sd_bus_error *r
 	const EcAddress *remote = ec_channel_remote(s->channel);
 	EcControlMessage ready = { .type = EC_CONTROL_READY, .round = choose->round };
 	EcAgreementSide side;
-	EcAgreement a;
-	EcPath path;
+	EcAgreement a = { 0 };
+	EcPath path = { 0 };
 	int r = ec_session_abilities(t->manager, t->settings, remote, candidates, &path, ret_error);
 
 	if (r >= 0 && (choose->round != s->round + 1 || choose->round > ROUNDS_MAX))
@@ -615,11 +615,18 @@ static EcLivenessSpec spec_of(const EcSession *s)
 	return spec;
 }
 
+static bool same_spec(const EcLivenessSpec *a, const EcLivenessSpec *b)
+{
+	return a->ifindex == b->ifindex && a->ethernet == b->ethernet && a->dialer == b->dialer &&
+	       memcmp(a->mac, b->mac, sizeof(a->mac)) == 0 && a->group == b->group &&
+	       a->interval_ms == b->interval_ms && a->timeout_ms == b->timeout_ms;
+}
+
 int ec_cord_bind(EcSession *s, sd_bus_error *ret_error)
 {
 	EcTunnel *t = s->tunnel;
 	EcLivenessSpec spec = spec_of(s);
-	bool anew = memcmp(&spec, &s->spec, sizeof(spec)) != 0;
+	bool anew = !same_spec(&spec, &s->spec);
 	int r = 0;
 
 	if (!s->liveness)

@@ -234,13 +234,13 @@ void ec_dial_keep(EcSession *s)
 				     s->way_ifindex != t->path.ifindex) &&
 		     s->target == t->turn;
 
-	if (moved) {
+	/* A channel that was made since the peer was lost works, though frames do not cross. */
+	bool works = s->channel && (s->phase != EC_PHASE_LOST || s->since > s->lost);
+
+	if (moved)
 		s->attempts = 0;
-	} else if (s->dial || s->retry) {
+	else if (s->dial || s->retry || works)
 		return;
-	} else if (s->channel && (s->phase != EC_PHASE_LOST || s->since > s->lost)) {
-		return; /* one that was made since works, though frames do not cross */
-	}
 	if (!t->announced) /* not before anybody can see it */
 		retry_in(s, 0);
 	else if (t->turn < t->n_remotes)
