@@ -19,6 +19,14 @@ GRACE = 3       # s more, for machines that are busy
 MTU = 1450      # of a VXLAN over the wire between the sites
 
 
+def leaves(tree, at=""):
+    """All that is in nested dictionaries and lists, each with its path."""
+    if isinstance(tree, (dict, list)):
+        pairs = tree.items() if isinstance(tree, dict) else enumerate(tree)
+        return set().union(*(leaves(v, f"{at}/{k}") for k, v in pairs))
+    return {f"{at}={tree}"}
+
+
 class Cord:
     """What two ends agreed on, at the tests' end: an interface, probes, pongs."""
 
@@ -32,7 +40,11 @@ class Cord:
         self.prober = self.thread = None
         self.heard, self.ends = [], threading.Event()
         self.port = chosen["data-port"] if not dialer else owner.data_port
-        ethercord.far_vxlan(owner.far, self.name, chosen["id"], mtu=chosen["mtu"], port=self.port)
+        # Over IPv4 there may be a proxy in between.
+        ends = session.socket.getsockname()[0], session.socket.getpeername()[0]
+        local, remote = ends if ":" in ends[0] else (FAR, NEAR)
+        ethercord.far_vxlan(owner.far, self.name, chosen["id"], mtu=chosen["mtu"], port=self.port,
+                            local=local, remote=remote)
 
     def attend(self):
         """Pings are answered; probes are sent and answered."""
@@ -138,9 +150,8 @@ class Site:
         try:
             wait_until(lambda: self.held() == self.before, "", GRACE)
         except AssertionError:
-            now = self.held()
-            wrong = {k: (v, now[k]) for k, v in self.before.items() if now[k] != v}
-            raise AssertionError(f"left behind {after}: {wrong}") from None
+            wrong = sorted(leaves(self.held()) ^ leaves(self.before))
+            raise AssertionError(f"left behind, or gone, {after}: {wrong}") from None
 
     def unmoved(self, *tunnels):
         """Nobody was let in: no tunnel but these."""

@@ -22,6 +22,7 @@ import ethercord
 PORT = 65200
 KEYLESS, KEYLESS_KEY = "~", b"ethercord: keyless, no secret :)"
 SIZE_MAX = 65536
+IPV6_FREEBIND = 78
 
 # D-Bus types of the members, by their keys on the wire.
 TYPES = {
@@ -305,6 +306,8 @@ def connect(namespace, address, port=PORT, source=None, timeout=10):
     s.settimeout(timeout)
     try:
         if source:
+            if family == socket.AF_INET6:
+                s.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)
             s.bind((source, 0))
         s.connect((address, port))
     except BaseException:

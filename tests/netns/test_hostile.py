@@ -18,6 +18,7 @@ import peer
 from ethercord import FAR, NEAR, wait_until
 from hostile import GRACE, SILENT, Home, Office
 from peer import Over, Session, Silence, choice, dial, welcome
+from vpn import sysctl
 
 MANY = "10.78.0.0/16"       # addresses of the far site, as many as anybody has
 
@@ -99,6 +100,32 @@ def test_wrong_key_and_unknown_name(office):
     office.unmoved()
     with office.comes("office"):
         pass
+
+
+def test_ipv6(lab):
+    """A peer gets in by it, too; all of a /64 count as one."""
+    office = Office(lab, ipv6=True)
+    sysctl(office.far, ipv6__conf__all__disable_ipv6=0, ipv6__conf__wire__disable_ipv6=0)
+    office.near.ip("addr", "add", "fd77::1/64", "dev", "wire", "nodad")
+    office.far.ips("addr add fd77::2/64 dev wire nodad\n"
+                   "route add local fd78::/16 dev lo\n")
+    office.near.ip("route", "add", "fd78::/16", "via", "fd77::2")
+    wait_until(lambda: "inet6" not in office.near.ip("addr", "show", "tentative").stdout,
+               "no address is tentative")
+    office.before = office.held()
+    same = [peer.connect(office.far, "fd77::1", source=f"fd78::{n:x}")
+            for n in range(1, PER_SOURCE + 20)]
+    assert settled(same) == PER_SOURCE
+    others = [peer.connect(office.far, "fd77::1", source=f"fd78:0:0:{n:x}::1")
+              for n in range(1, 40)]
+    assert settled(others) == len(others)
+    with office.comes("office", address="fd77::1", more={"mtu": 1430, "size": 1430}) as cord:
+        got = office.client.wait_state("lan.office", "up")
+        assert got["Remote"] == "fd77::2"
+        cord.pings()
+    for s in same + others:
+        s.close()
+    office.nothing_left()
 
 
 def refused_keyless(office, name, source=None, key=peer.KEYLESS_KEY):
@@ -207,8 +234,8 @@ def drained(s, timeout):
 # Bytes that are not what was sent
 
 def offsets(stream, step):
-    """Of every class: each part of a record's header, both ends of its content, and between. But for
-    type and version of what is encrypted, which are always the same and which not all look at."""
+    """Of every class: each part of a record's header, both ends of its content, and between. But
+    for type and version of what is encrypted: always the same, and not all look at them."""
     found = set()
     for at, kind, length in peer.records(stream):
         found |= {at + 3, at + 4, at + 5, at + 4 + length, *range(at + 5, at + 5 + length, step)}

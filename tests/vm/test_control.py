@@ -313,7 +313,8 @@ def probes(world):
 # Time
 
 def test_time_to_the_first_frame(world):
-    """At 100 ms of round trip: 3 of them and a little."""
+    """At 100 ms of round trip: 3 of them and a little; more than that is the emulated processor's
+    part (tests/bench measures on a real one), but no 8."""
     delay = ("delay", "50ms")
     for name in ("near", "far"):
         world.router.exec("tc", "qdisc", "add", "dev", name, "root", "netem", *delay)
@@ -327,7 +328,7 @@ def test_time_to_the_first_frame(world):
         for name in ("near", "far"):
             world.router.exec("tc", "qdisc", "del", "dev", name, "root")
     print(f"first frame after {[round(t * 1000) for t in took]} ms")
-    assert statistics.median(took) < 0.6, took
+    assert statistics.median(took) < 0.8, took
 
 
 def open_socket(ns):
@@ -461,7 +462,7 @@ def test_behind_a_nat(nat, kind):
         for ports in ((40000, 49999), (50000, 59999)):
             gaps = remapped(nat, ports)
             print(f"nothing for {[round(g, 2) for g in gaps]} s")
-            assert max(gaps) < 2.5, gaps
+            assert max(gaps) < 2, gaps
     finally:
         nat_done(nat)
 
