@@ -346,7 +346,10 @@ static int let_in(EcAnswer *a, uint16_t port, EcChannel *c, const EcControlMessa
 				EC_CONTROL_PROTOCOL, m->protocol);
 	if (m->type != EC_CONTROL_CHOOSE || mode < 0)
 		return ec_error(ret_error, EC_ERROR_PROTOCOL, "a CHOOSE with a mode was expected");
-	if (!claim.listener)
+	if (claim.tunnel && !claim.tunnel->wanted)
+		r = ec_error(ret_error, EC_ERROR_REFUSED, "%s was taken down at the other end",
+				claim.tunnel->settings->name);
+	else if (!claim.listener)
 		r = check_nonces(&claim, m, ret_error);
 	else if (claim.tunnel)
 		r = check_instance(&claim, m, ret_error);
