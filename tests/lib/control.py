@@ -139,8 +139,10 @@ class Wire:
         flags = struct.unpack("!H", frame[20:22])[0]
         payload = payload[:struct.unpack("!H", frame[16:18])[0] - (frame[14] & 15) * 4]
         if flags & 0x3FFF:
-            pieces = self.pieces.setdefault((source, destination, frame[18:20]), {})
-            pieces[offset * 8] = (payload, flags & 0x2000)
+            # By its identification alone: a NAT that puts fragments together changes addresses of
+            # the later ones in place, before we have read them.
+            pieces = self.pieces.setdefault(frame[18:20], {})
+            pieces[offset * 8] = (payload, flags & 0x2000, source, destination)
             payload, position = b"", 0
             while position in pieces:
                 payload += pieces[position][0]
@@ -149,6 +151,8 @@ class Wire:
                 position = len(payload)
             else:
                 return
+            _, _, source, destination = pieces[0]
+            del self.pieces[frame[18:20]]
         if len(payload) >= 8:
             sport, dport = struct.unpack("!HH", payload[:4])
             self.datagrams.append(Datagram(at, source, sport, destination, dport, payload[8:]))
