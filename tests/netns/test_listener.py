@@ -133,7 +133,7 @@ def test_two_machines_with_one_name(world):
     flows = world.flows(host)
     index = world.office.get("lan.office")["Ifindex"]
     other.dial(underlay="any")
-    wait_until(lambda: told(other)[1] not in ("", "Dialling"), "it is told")
+    wait_until(lambda: told(other)[1] not in ("", "Dialling", "Probing"), "it is told")
     state, token, sentence = told(other)
     assert state in ("connecting", "failed", "waiting") and token != "WrongKey"
     assert "office" in sentence
