@@ -9,8 +9,8 @@
  *
  * On Ethernet probes go to 01:80:c2:00:00:0e, which bridges do not forward, and a socket bound to a
  * bridge's port and this ethertype hears them whatever the port's state
- * (facts: seeds-and-peers.md §7). A bridge whose group_fwd_mask says so does forward it, and what it
- * forwards the socket does not hear: then another of that range is used.
+ * (facts: seeds-and-peers.md §7). A bridge whose group_fwd_mask says so does forward it, and what
+ * it forwards the socket does not hear: then another of that range is used.
  */
 
 #define EC_PROBE_ETHERTYPE 0x88b5
