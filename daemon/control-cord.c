@@ -18,6 +18,9 @@
  * and keeps it so. Its carrier is off (dormant) until frames have crossed, and while the peer is
  * lost.
  *
+ * The carrier of the dialled end comes with the first full-size frame, half a round trip before the
+ * dialer's own: neither has to wait for the other's proof.
+ *
  * A round ends in on_proved(). Only the leader of the channel, who dialed, goes on to another
  * encapsulation; the other end proves again and again until it is told. A cord that exists is kept
  * through all changes that leave the same encapsulation, id and port: another channel, address,
@@ -31,6 +34,8 @@
 #define LABEL_DIALER "EXPORTER-ethercord-dialer"
 #define LABEL_ACCEPTOR "EXPORTER-ethercord-acceptor"
 #define IDS_OFFERED 8
+/* A proof says nothing unless the peer's end was there for so much of it. */
+#define READY_PROOF_USEC (EC_LIVENESS_PROVE_USEC / 2)
 #define ROUNDS_MAX 16 /* of one channel: each has an interface made */
 /* Below 2^24, as VNIs are, and above what people give by hand. */
 #define ID_MIN 0x10000
@@ -282,6 +287,7 @@ static void adopt(EcSession *s, const EcAgreement *a)
 
 	if (!same)
 		s->crossed = 0;
+	s->coming = s->tried = false;
 	s->agreement = *a;
 	ec_cord_settle_terms(s);
 	s->prove = !as_was;
@@ -443,10 +449,8 @@ static void begin_proof(EcSession *s)
 void ec_cord_ready(EcSession *s)
 {
 	s->ready = true;
+	s->ready_at = ec_session_now(s);
 	ec_tunnel_event(s->tunnel, "ready", NULL);
-	/* What was sent before may have found nobody: the time counts from now. */
-	if (s->phase != EC_PHASE_LIVE && s->liveness)
-		begin_proof(s);
 }
 
 static void tell_crossed(EcSession *s, uint32_t size)
@@ -506,16 +510,37 @@ static void on_proved(EcLiveness *l, uint32_t size, void *userdata)
 		save(s);
 		if (news)
 			ec_tunnel_refresh(s->tunnel);
-	} else if (s->crossed) { /* it worked, and may again: see ec_cord_try_another() */
+		return;
+	}
+	bool enough = ec_session_now(s) >= s->ready_at + READY_PROOF_USEC, came = s->coming;
+
+	s->coming = false;
+	s->tried = true;
+	if (s->crossed) { /* it worked, and may again: see ec_cord_try_another() */
 		ec_liveness_watch(l, true);
 		if (s->phase != EC_PHASE_LIVE || s->unattended <= ec_session_now(s))
 			set_lost(s);
-	} else if (s->channel && s->leads && s->ready) {
+	} else if (s->channel && s->leads && s->ready && enough) {
 		note_refused(s, size);
 		ec_session_choose(s);
 	} else if (s->channel) {
-		begin_proof(s); /* until the leader finds another, or is ready */
+		begin_proof(s); /* until the leader finds another; or the peer was late */
+		if (came)
+			ec_tunnel_refresh(s->tunnel);
 	}
+}
+
+/* The end that was dialled cannot know yet whether its own frames cross. But who dialled is up by
+ * the time that ours can arrive, or will not be: waiting would cost a round trip. */
+static void on_came(EcLiveness *l, uint32_t size, void *userdata)
+{
+	EcSession *s = userdata;
+
+	if (s->leads || s->coming || s->tried || s->phase != EC_PHASE_PROVING ||
+			size < s->agreement.size)
+		return;
+	s->coming = true;
+	ec_tunnel_refresh(s->tunnel);
 }
 
 static void on_lost(EcLiveness *l, void *userdata)
@@ -539,6 +564,7 @@ static void on_found(EcLiveness *l, void *userdata)
 
 static const EcLivenessOps liveness_ops = {
 	.proved = on_proved,
+	.came = on_came,
 	.lost = on_lost,
 	.found = on_found,
 };
@@ -717,7 +743,7 @@ void ec_cord_drop(EcSession *s)
 	s->spec = (EcLivenessSpec){ 0 };
 	s->bound = 0;
 	s->crossed = 0;
-	s->lesser = s->prove = s->rekey = s->ready = false;
+	s->lesser = s->prove = s->rekey = s->ready = s->coming = false;
 	s->paused = 0;
 	ec_cord_forget(runtime_dir(s), ec_tunnel_name(s->tunnel));
 }

@@ -120,7 +120,7 @@ EcState ec_session_state(const EcSession *s, const char **ret_token, const char 
 
 bool ec_session_is_dormant(const EcSession *s)
 {
-	return s->phase != EC_PHASE_LIVE;
+	return s->phase != EC_PHASE_LIVE && !(s->phase == EC_PHASE_PROVING && s->coming);
 }
 
 /* A MAC derived for this machine and name is as unique as the machine. */

@@ -58,7 +58,10 @@ struct EcSession {
 	EcLivenessSpec spec; /* that liveness has */
 	bool rekey;          /* keys are new */
 	bool prove;          /* what was agreed is to be proven */
-	uint64_t paused;     /* CLOCK_BOOTTIME µs since when there is no path, 0: there is one */
+	bool coming; /* the first full-size frame came; ours have yet to show that they cross */
+	bool tried;  /* a proof of this round has failed */
+	uint64_t ready_at; /* CLOCK_BOOTTIME µs */
+	uint64_t paused;   /* CLOCK_BOOTTIME µs since when there is no path, 0: there is one */
 	EcMapping *mapping;
 	int mapped_ifindex;
 	int bound;           /* ifindex that liveness watches */

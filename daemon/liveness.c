@@ -321,7 +321,9 @@ static void on_request(EcLiveness *l, Era *era, const EcProbe *p, uint64_t now)
 	if (may_answer(l, now))
 		ec_probe_socket_send(l->fd, l->spec.ethernet, l->spec.mac, l->spec.group, &answer,
 				era->keys.tx);
-	if (p->seq != era->window.newest || !era->answered || l->waking)
+	if (l->mode == PROVING && l->ops.came)
+		l->ops.came(l, p->size + ec_probe_socket_header(l->spec.ethernet), l->userdata);
+	if (l->dead || p->seq != era->window.newest || !era->answered || l->waking)
 		return;
 	keep_beat(l, now);
 	hear(l, false, p->hears || now < l->answered + timeout(l) / 2, now);

@@ -43,6 +43,9 @@ typedef struct EcLivenessOps {
 	 * stretches to five of it; 0 for none. */
 	void (*proved)(EcLiveness *l, uint32_t size, void *userdata);
 	/* No sign of life for timeout_ms, or the peer says that it hears nothing of us. */
+	/* While proving: a request of the peer came, of so many bytes as `proved` counts them: this
+	 * size crosses in one direction. May be NULL. */
+	void (*came)(EcLiveness *l, uint32_t size, void *userdata);
 	void (*lost)(EcLiveness *l, void *userdata);
 	void (*found)(EcLiveness *l, void *userdata); /* and there it is again */
 } EcLivenessOps;

@@ -69,7 +69,7 @@ static void on_moved(EcMapping *m, const EcAddress *address, uint16_t port, void
 	tell("moved", more);
 }
 
-static const EcLivenessOps ops = { on_proved, on_lost, on_found };
+static const EcLivenessOps ops = { .proved = on_proved, .lost = on_lost, .found = on_found };
 
 static uint32_t number(const char *word)
 {
