@@ -160,7 +160,13 @@ def test_gone_while_dead(cord, end):
         wait_until(lambda: cord.office.get("lan.office") is None or
                    cord.office.ns.link(name)["operstate"] != "UP", "the peer is gone", 70, 0.1)
     else:
-        # The laptop still wants it, and gets it.
+        # Who took it down there means it: the laptop is told so, until it is wanted there again.
+        wait_until(lambda: cord.laptop.get("office")["StateReason"][0] == "Refused", "it is told", 20)
+        assert cord.laptop.get("office")["State"] == "failed"
+        assert "taken down" in cord.laptop.get("office")["StateReason"][1]
+        assert not cord.office.interfaces()
+        cord.office.client.on("lan.office", "Activate")
+        cord.laptop.client.on("office", "Activate")
         cord.both_up(timeout=40)
         assert ping(cord.laptop.ns, HOST, size=1472)
 
