@@ -161,7 +161,8 @@ def test_gone_while_dead(cord, end):
                    cord.office.ns.link(name)["operstate"] != "UP", "the peer is gone", 70, 0.1)
     else:
         # Who took it down there means it: the laptop is told so, until it is wanted there again.
-        wait_until(lambda: cord.laptop.get("office")["StateReason"][0] == "Refused", "it is told", 20)
+        wait_until(lambda: cord.laptop.get("office")["StateReason"][0] == "Refused", "it is said",
+                   20)
         assert cord.laptop.get("office")["State"] == "failed"
         assert "taken down" in cord.laptop.get("office")["StateReason"][1]
         assert not cord.office.interfaces()
