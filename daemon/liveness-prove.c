@@ -46,7 +46,9 @@ void ec_prove_postpone(EcProve *p, uint64_t usec)
 
 static void send_pair(EcProve *p, uint64_t now, EcProveSend send, void *userdata)
 {
-	static const uint64_t pause[] = { 3000, 3000, 4000, 5000, 10000, 20000, 40000 };
+	/* Closely for the time that a slow machine takes to make its end. */
+	static const uint64_t pause[] = { 3000, 3000, 4000, 5000, 10000, 10000, 10000, 10000, 10000,
+		10000, 10000, 20000 };
 
 	send(p->wanted, userdata);
 	if (!p->low && p->wanted != p->small)
