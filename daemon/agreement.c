@@ -259,6 +259,13 @@ int ec_agreement_choose(const EcAgreementSide *own, const EcControlMessage *welc
 				"data-port '%u': with a NAT between the ends allowed is 1 to %d",
 				a.data_port, UINT16_MAX - 1);
 	choose_mtu(own, welcome, &a);
+	/* What the path was found to carry holds as long as it is the same path. */
+	if (own->before.lesser && ec_agreement_same_cord(&a, &own->before) &&
+			a.path_mtu == own->before.path_mtu) {
+		a.mtu = MIN(a.mtu, own->before.mtu);
+		a.size = MIN(a.size, own->before.size);
+		a.lesser = true;
+	}
 	choose_mac(own, welcome->mac, &a);
 	*ret = a;
 	return 0;
@@ -407,8 +414,8 @@ void ec_cord_save(const char *runtime_dir, const char *name, const EcCord *c)
 		uint64_t value;
 	} number[] = { { "id", a->id }, { "data-port", a->data_port },
 		{ "remote-data-port", a->remote_data_port }, { "mtu", a->mtu }, { "size", a->size },
-		{ "path-mtu", a->path_mtu }, { "nat", a->nat }, { "proven", c->proven },
-		{ "instance", c->instance } };
+		{ "path-mtu", a->path_mtu }, { "nat", a->nat }, { "lesser", a->lesser },
+		{ "proven", c->proven }, { "instance", c->instance } };
 	g_autofree char *mac = g_strdup_printf("%02x:%02x:%02x:%02x:%02x:%02x", a->mac[0],
 			a->mac[1], a->mac[2], a->mac[3], a->mac[4], a->mac[5]);
 
@@ -460,6 +467,7 @@ bool ec_cord_load(const char *runtime_dir, const char *name, EcCord *ret)
 	a->size = (uint32_t)g_key_file_get_uint64(f, GROUP, "size", NULL);
 	a->path_mtu = (uint32_t)g_key_file_get_uint64(f, GROUP, "path-mtu", NULL);
 	a->nat = g_key_file_get_uint64(f, GROUP, "nat", NULL);
+	a->lesser = g_key_file_get_uint64(f, GROUP, "lesser", NULL);
 	c.proven = g_key_file_get_uint64(f, GROUP, "proven", NULL);
 	c.instance = g_key_file_get_uint64(f, GROUP, "instance", NULL);
 	if (mac)

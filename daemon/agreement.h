@@ -22,6 +22,7 @@ typedef struct EcAgreement {
 	uint32_t path_mtu;         /* the smaller of what both ends see, bytes, 0 unknown */
 	uint8_t mac[6];            /* of the interface at this end */
 	uint8_t group;             /* that probes to the peer go to, see EcLivenessSpec */
+	bool lesser;               /* nothing carried full frames: size is what crosses */
 	bool nat;                  /* addresses are translated between the ends */
 } EcAgreement;
 

@@ -338,7 +338,7 @@ static int settle_for_less(EcSession *s, const EcAgreementSide *side, EcAgreemen
 	uint32_t size;
 	const EcEncap *const best[] = { best_of(s, &size), NULL };
 
-	if (!best[0] || s->lesser)
+	if (!best[0] || s->agreement.lesser)
 		return -EHOSTUNREACH;
 	less.candidates = best;
 	less.refused = NULL;
@@ -348,7 +348,7 @@ static int settle_for_less(EcSession *s, const EcAgreementSide *side, EcAgreemen
 	ret->size = size;
 	if (!is_bridged(s) || !(ret->encap->flags & EC_ENCAP_TOO_BIG))
 		ret->mtu = size;
-	s->lesser = true;
+	ret->lesser = true;
 	sd_bus_error_free(ret_error);
 	return 0;
 }
@@ -386,7 +386,10 @@ int ec_cord_choose(EcSession *s, sd_bus_error *ret_error)
 	if (r < 0)
 		return r;
 	look_at_self(s, candidates, &path, remote, &side);
-	r = ec_agreement_choose(&side, s->welcome, &a, ret_error);
+	/* A cord that carries frames is not given up because it could carry larger ones. */
+	r = s->crossed && s->refused[0] && settle_for_less(s, &side, &a, ret_error) >= 0
+			    ? 0
+			    : ec_agreement_choose(&side, s->welcome, &a, ret_error);
 	if (r < 0 && s->refused[0])
 		r = settle_for_less(s, &side, &a, ret_error) < 0 ? r : 0;
 	if (r >= 0)
@@ -461,13 +464,12 @@ static void tell_crossed(EcSession *s, uint32_t size)
 			bytes, NULL);
 }
 
-/* Up; the reason says what the path does not carry. */
-static void set_live(EcSession *s)
+void ec_cord_set_live(EcSession *s)
 {
 	g_autoptr(GString) sentence = g_string_new(NULL);
 	const EcEncap *used = s->agreement.encap;
 
-	if (s->lesser || s->crossed < s->agreement.mtu) {
+	if (s->agreement.lesser || s->crossed < s->agreement.mtu) {
 		g_string_printf(sentence,
 				"the path drops fragments: packets of up to %u bytes cross with "
 				"%s, larger ones do not",
@@ -505,7 +507,7 @@ static void on_proved(EcLiveness *l, uint32_t size, void *userdata)
 		s->crossed = size;
 		s->barren = false;
 		s->attempts = 0;
-		set_live(s);
+		ec_cord_set_live(s);
 		tell_crossed(s, size);
 		save(s);
 		if (news)
@@ -516,7 +518,7 @@ static void on_proved(EcLiveness *l, uint32_t size, void *userdata)
 
 	s->coming = false;
 	s->tried = true;
-	if (s->crossed) { /* it worked, and may again: see ec_cord_try_another() */
+	if (s->crossed && size == 0) { /* it worked, and may again: see ec_cord_try_another() */
 		ec_liveness_watch(l, true);
 		if (s->phase != EC_PHASE_LIVE || s->unattended <= ec_session_now(s))
 			set_lost(s);
@@ -557,7 +559,7 @@ static void on_found(EcLiveness *l, void *userdata)
 
 	if (s->phase != EC_PHASE_LOST)
 		return;
-	set_live(s);
+	ec_cord_set_live(s);
 	ec_tunnel_event(s->tunnel, "peer-found", NULL);
 	ec_tunnel_refresh(s->tunnel);
 }
@@ -743,7 +745,7 @@ void ec_cord_drop(EcSession *s)
 	s->spec = (EcLivenessSpec){ 0 };
 	s->bound = 0;
 	s->crossed = 0;
-	s->lesser = s->prove = s->rekey = s->ready = s->coming = false;
+	s->prove = s->rekey = s->ready = s->coming = false;
 	s->paused = 0;
 	ec_cord_forget(runtime_dir(s), ec_tunnel_name(s->tunnel));
 }

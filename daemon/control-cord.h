@@ -27,6 +27,8 @@ void ec_cord_ready(EcSession *s);
 int ec_cord_bind(EcSession *s, sd_bus_error *ret_error);
 /* There is no path now. */
 void ec_cord_pause(EcSession *s);
+/* Up; the reason says what the path does not carry. */
+void ec_cord_set_live(EcSession *s);
 /* Looks again whether the peer is there: the time unattended is over. */
 void ec_cord_judge(EcSession *s);
 void ec_cord_settle_terms(EcSession *s);

@@ -306,7 +306,6 @@ static void on_welcome(EcSession *s, const EcControlMessage *m)
 	ec_session_attach(s, g_steal_pointer(&s->dial), true);
 	s->round = 0;
 	s->refused[0] = NULL;
-	s->lesser = false;
 	g_free(s->welcome);
 	s->welcome = g_memdup2(m, sizeof(*m));
 	if (t->turn > 0)

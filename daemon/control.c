@@ -525,7 +525,7 @@ void ec_session_adopt(EcSession *s, const EcCord *cord)
 	}
 	/* Who dialled notices at once that this daemon was gone, and comes. */
 	s->unattended = ec_session_now(s) + EC_DIAL_AWAY_USEC;
-	ec_session_set_phase(s, EC_PHASE_LIVE, "", "");
+	ec_cord_set_live(s);
 	ec_session_schedule(s);
 }
 

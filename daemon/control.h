@@ -67,7 +67,6 @@ struct EcSession {
 	int bound;           /* ifindex that liveness watches */
 	uint32_t crossed;    /* bytes of the largest packet that crossed both ways, 0 none */
 	bool barren;         /* the last time, none of the encapsulations carried a frame */
-	bool lesser;         /* nothing carried full frames: settled for less */
 	uint64_t unattended; /* CLOCK_BOOTTIME µs up to which no answer is no loss */
 	const EcEncap *refused[EC_ENCAPS_MAX + 1]; /* by the path, with ... */
 	uint32_t carried[EC_ENCAPS_MAX];           /* ... what crossed nevertheless, bytes */
