@@ -757,13 +757,3 @@ int ec_channel_export(const EcChannel *c, const char *label, uint8_t ret[static 
 	int r = gnutls_prf_rfc5705(c->tls.session, strlen(label), label, 0, NULL, 32, (char *)ret);
 	return r < 0 ? -EIO : 0;
 }
-
-uint32_t ec_channel_rtt_usec(const EcChannel *c)
-{
-	struct tcp_info info = { 0 };
-	socklen_t n = sizeof(info);
-
-	if (c->fd < 0 || getsockopt(c->fd, IPPROTO_TCP, TCP_INFO, &info, &n) < 0)
-		return 0;
-	return info.tcpi_rtt;
-}

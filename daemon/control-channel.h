@@ -80,7 +80,5 @@ const EcAddress *ec_channel_local(const EcChannel *c);
 /* RFC 5705 exporter: 32 bytes that only the two ends know. label: "EXPORTER-ethercord-..."
  * -ENOTCONN before the peer is proven, and when the connection is over. */
 int ec_channel_export(const EcChannel *c, const char *label, uint8_t ret[static 32]);
-/* Round trip of the connection as TCP measured it (TCP_INFO), µs; 0: not known. */
-uint32_t ec_channel_rtt_usec(const EcChannel *c);
 /* IPv4 that came in on an IPv6 socket (::ffff:1.2.3.4) is IPv4. AF_UNSPEC for other families. */
 EcAddress ec_channel_address(const struct sockaddr_storage *s, uint16_t *ret_port);

@@ -177,10 +177,23 @@ void ec_session_schedule(EcSession *s)
 		(void)sd_event_source_set_enabled(s->timer, SD_EVENT_OFF);
 }
 
+/* Of the cord as this end sees it, for whoever looks at the other end's side of a loss. */
+static void add_counters(const EcSession *s, EcControlMessage *m)
+{
+	const EcTunnel *t = s->tunnel;
+	g_auto(EcLink) link = { 0 };
+
+	if (t->ifindex)
+		(void)ec_kernel_link_counters(t->manager->kernel, t->ifindex, &link);
+	m->rx_packets = link.rx_packets;
+	m->tx_packets = link.tx_packets;
+}
+
 static void ping(EcSession *s)
 {
 	EcControlMessage m = { .type = EC_CONTROL_PING, .seq = ++s->pinged };
 
+	add_counters(s, &m);
 	ec_channel_send(s->channel, &m);
 }
 
@@ -351,6 +364,7 @@ static void on_message(EcChannel *c, const EcControlMessage *m, void *userdata)
 			ec_cord_ready(s);
 		break;
 	case EC_CONTROL_PING:
+		add_counters(s, &pong);
 		ec_channel_send(c, &pong);
 		break;
 	case EC_CONTROL_PONG:

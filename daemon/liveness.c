@@ -587,13 +587,6 @@ void ec_liveness_ask(EcLiveness *l)
 	arm(l);
 }
 
-void ec_liveness_vouch(EcLiveness *l)
-{
-	if (!l->lost)
-		l->heard = now_usec();
-	arm(l);
-}
-
 bool ec_liveness_is_lost(const EcLiveness *l)
 {
 	return l->lost;

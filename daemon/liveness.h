@@ -80,9 +80,6 @@ void ec_liveness_watch(EcLiveness *l, bool lost);
 void ec_liveness_pause(EcLiveness *l);
 /* Asks at once, out of turn; the answer, or its lack, counts as usual. After a change of path. */
 void ec_liveness_ask(EcLiveness *l);
-/* Other evidence that the peer's machine is alive: puts off the loss as an answer would. It does
- * not end one: only a probe shows that the path carries. */
-void ec_liveness_vouch(EcLiveness *l);
 bool ec_liveness_is_lost(const EcLiveness *l);
 EcLivenessStatistics ec_liveness_statistics(const EcLiveness *l);
 

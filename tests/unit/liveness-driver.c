@@ -205,8 +205,6 @@ static int simple(Driver *d, const char *verb)
 		ec_liveness_pause(d->liveness);
 	else if (g_str_equal(verb, "ask"))
 		ec_liveness_ask(d->liveness);
-	else if (g_str_equal(verb, "vouch"))
-		ec_liveness_vouch(d->liveness);
 	else if (g_str_equal(verb, "unmap"))
 		d->mapping = ec_mapping_free(d->mapping);
 	else
