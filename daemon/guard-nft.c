@@ -33,7 +33,10 @@
  * port, and the VPN's own packets may come from the same address.
  *
  * The whole table is made in one transaction that begins with its deletion, so no packet meets a
- * half-made one. Changes by another hand are answered the same way.
+ * half-made one. Changes by another hand are answered the same way. One packet could still slip
+ * through: one that had picked up its list of hooks before the transaction, meets the old chain
+ * after it, when that has no rules any more, and never the new one. So a twin of the table, under
+ * another name, stands in for it meanwhile.
  */
 
 #define BURST 5                 /* re-creations at once... */
@@ -415,18 +418,35 @@ static Own *own_of(EcGuardShelf *s)
 	return s->own;
 }
 
+static char *twin_of(const EcGuard *g)
+{
+	return g_strconcat(g->table, "-twin", NULL);
+}
+
+/* "add" first: deleting what is not there is an error. */
+static char *deletion_of(const char *table)
+{
+	return g_strdup_printf("add table inet %s\ndelete table inet %s\n", table, table);
+}
+
 static int recreate(EcGuardShelf *s, sd_bus_error *ret_error)
 {
 	g_autofree char *text = ec_guard_nft_table(s->guard->table, s->items);
+	g_autofree char *twin = twin_of(s->guard);
+	g_autofree char *stand_in = ec_guard_nft_table(twin, s->items);
+	g_autofree char *step_down = deletion_of(twin);
 	g_autoptr(GPtrArray) all = all_of(s->items);
 	Own *own = own_of(s);
 	EcNft *nft = NULL;
 	int r = ec_guard_nft(s->guard, &nft, ret_error);
 
-	if (r >= 0)
-		r = ec_nft_run(nft, text, ret_error);
 	if (r < 0)
 		return r;
+	(void)ec_nft_run(nft, stand_in, NULL);
+	r = ec_nft_run(nft, text, ret_error);
+	if (r < 0)
+		return r; /* the twin holds what the table does not */
+	(void)ec_nft_run(nft, step_down, NULL);
 	own->there = true;
 	own->families = families_of(all);
 	own->space = SPACE;
@@ -440,9 +460,9 @@ static int apply(EcGuardShelf *s, const GPtrArray *gained, const GPtrArray *lost
 	EcGuard *g = s->guard;
 
 	if (g_hash_table_size(s->items) == 0) {
-		/* "add" first: deleting what is not there is an error. */
-		g_autofree char *text = g_strdup_printf(
-				"add table inet %s\ndelete table inet %s\n", g->table, g->table);
+		g_autofree char *table = deletion_of(g->table), *twin = twin_of(g);
+		g_autofree char *left = deletion_of(twin); /* by a crash, or a failure */
+		g_autofree char *text = g_strconcat(table, left, NULL);
 		int r = own->there && g->nft ? ec_nft_run(g->nft, text, ret_error) : 0;
 
 		own->there = false;
