@@ -365,8 +365,7 @@ EcSettings *ec_agreement_terms(const EcAgreement *a, const EcSettings *settings)
 	s->mtu = a->mtu;
 	if (memcmp(a->mac, none, 6) != 0 && (a->encap->flags & EC_ENCAP_ETHERNET)) {
 		g_free(s->mac);
-		s->mac = g_strdup_printf("%02x:%02x:%02x:%02x:%02x:%02x", a->mac[0], a->mac[1],
-				a->mac[2], a->mac[3], a->mac[4], a->mac[5]);
+		s->mac = g_strdup(ec_mac_to_string(a->mac, (char[18]){ 0 }));
 	}
 	return s;
 }
@@ -416,15 +415,14 @@ void ec_cord_save(const char *runtime_dir, const char *name, const EcCord *c)
 		{ "remote-data-port", a->remote_data_port }, { "mtu", a->mtu }, { "size", a->size },
 		{ "path-mtu", a->path_mtu }, { "nat", a->nat }, { "lesser", a->lesser },
 		{ "proven", c->proven }, { "instance", c->instance } };
-	g_autofree char *mac = g_strdup_printf("%02x:%02x:%02x:%02x:%02x:%02x", a->mac[0],
-			a->mac[1], a->mac[2], a->mac[3], a->mac[4], a->mac[5]);
+	char mac[18];
 
 	put_text(f, "encapsulation", a->encap->name);
 	put_text(f, "listener", c->listener);
 	put_text(f, "peer", c->peer);
 	put_text(f, "interface", c->interface);
 	put_text(f, "mode", ec_settings_word("mode", c->mode));
-	put_text(f, "mac", mac);
+	put_text(f, "mac", ec_mac_to_string(a->mac, mac));
 	put_address(f, "remote", &c->remote);
 	put_address(f, "local", &a->local);
 	put_address(f, "data-remote", &a->data_remote);

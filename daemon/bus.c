@@ -160,6 +160,21 @@ bool ec_bus_is_idle(const EcBus *b)
 	return b->unanswered->len == 0 && ec_polkit_is_idle(b->polkit);
 }
 
+void ec_bus_signal_changed(EcBus *b, const char *path, const char *interface,
+		const EcBusChange *rows, size_t n, unsigned bits)
+{
+	g_autoptr(GPtrArray) names = g_ptr_array_new();
+
+	for (size_t i = 0; i < n; i++) {
+		for (size_t j = 0; (bits & rows[i].bit) && j < EC_ELEMENTS(rows[i].names) &&
+				   rows[i].names[j];
+				j++)
+			g_ptr_array_add(names, (gpointer)rows[i].names[j]);
+	}
+	g_ptr_array_add(names, NULL);
+	(void)sd_bus_emit_properties_changed_strv(b->bus, path, interface, (char **)names->pdata);
+}
+
 char *ec_bus_tunnel_path(const EcTunnel *t)
 {
 	char *path = NULL;

@@ -34,6 +34,15 @@ int ec_bus_method(sd_bus_message *call, void *userdata, sd_bus_error *ret_error)
 /* Answers an empty reply, after the doomed interfaces are gone. */
 int ec_bus_reply_flushed(EcBus *b, sd_bus_message *call);
 
+/* A bit of an object's `changed`, and the properties that are signalled for it. */
+typedef struct EcBusChange {
+	unsigned bit;
+	const char *names[4];
+} EcBusChange;
+/* Signals those of n rows whose bits are set. */
+void ec_bus_signal_changed(EcBus *b, const char *path, const char *interface,
+		const EcBusChange *rows, size_t n, unsigned bits);
+
 /* Free these. */
 char *ec_bus_tunnel_path(const EcTunnel *t);
 char *ec_bus_listener_path(const EcListener *l);

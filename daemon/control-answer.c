@@ -455,23 +455,6 @@ static void open_port(EcAnswer *a, uint16_t port)
 	tell_listeners(a, port, acceptor ? NULL : &error);
 }
 
-static bool same_settings(const EcSettings *a, const EcSettings *b)
-{
-	size_t n;
-	const EcSetting *table = ec_settings_table(&n);
-
-	for (size_t i = 0; i < n; i++) {
-		bool own = g_str_equal(table[i].key, "interface") ||
-			   g_str_equal(table[i].key, "identity") ||
-			   g_str_equal(table[i].key, "name");
-
-		if ((table[i].scopes & EC_SCOPE_TUNNEL) && !own &&
-				ec_settings_differ(a, b, &table[i]))
-			return false;
-	}
-	return true;
-}
-
 /* Whether a peer that is in would be let in, and as it is. Who is sent away comes back by itself.
  */
 static bool may_stay(const EcTunnel *t)
@@ -479,6 +462,8 @@ static bool may_stay(const EcTunnel *t)
 	EcListener *l = t->listener;
 	const char *peer = t->settings->identity;
 	const EcChannel *c = t->session->channel;
+	/* What the tunnel has of its own, whatever the listener's settings are. */
+	static const char *const own[] = { "name", "identity", "interface", NULL };
 	uint8_t key[EC_CHANNEL_KEY_SIZE];
 
 	if (!l->wanted)
@@ -491,7 +476,7 @@ static bool may_stay(const EcTunnel *t)
 		return false;
 	g_autoptr(EcSettings) now = ec_listener_tunnel_settings(
 			l, peer, &t->remote, (EcMode)t->settings->mode, NULL);
-	return now && same_settings(now, t->settings);
+	return now && ec_settings_equal(now, t->settings, own);
 }
 
 /* Peers that are not wanted any more. */

@@ -13,8 +13,7 @@
  * when again. See control.c for what comes then.
  */
 
-#define RETRY_FIRST_USEC 200000ULL
-#define RETRY_LAST_USEC 30000000ULL
+#define REFUSED_USEC 30000000ULL
 #define FAILBACK_USEC 30000000ULL
 
 static const EcChannelOps dial_ops;
@@ -39,19 +38,15 @@ static int on_retry(sd_event_source *source, uint64_t usec, void *userdata)
 
 static void retry_in(EcSession *s, uint64_t usec)
 {
-	/* At random up to a quarter earlier: many tunnels do not ask at once. */
-	usec -= usec / 4 * (uint64_t)g_random_int_range(0, 1000) / 1000;
 	s->retry = sd_event_source_disable_unref(s->retry);
-	(void)sd_event_add_time_relative(
-			s->tunnel->manager->event, &s->retry, CLOCK_BOOTTIME, usec, 1, on_retry, s);
+	(void)sd_event_add_time_relative(s->tunnel->manager->event, &s->retry, CLOCK_BOOTTIME,
+			ec_jitter_usec(usec), 1, on_retry, s);
 }
 
 void ec_dial_later(EcSession *s)
 {
-	uint64_t usec = MIN(RETRY_FIRST_USEC << MIN(s->attempts, 10), RETRY_LAST_USEC);
+	uint64_t usec = s->phase == EC_PHASE_REFUSED ? REFUSED_USEC : ec_backoff_usec(s->attempts);
 
-	if (s->phase == EC_PHASE_REFUSED)
-		usec = RETRY_LAST_USEC;
 	/* While the cord carries on, the peer's daemon may be back any moment. */
 	if (s->unattended > ec_session_now(s))
 		usec = MIN(usec, 1000000);

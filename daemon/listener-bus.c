@@ -147,10 +147,7 @@ int ec_listener_bus_set_key(EcBus *b, sd_bus_message *call, sd_bus_error *ret_er
 }
 
 /* Properties. Names of those that are signalled, by EcListenerProperty bit. */
-static const struct {
-	EcListenerProperty bit;
-	const char *names[4];
-} signalled[] = {
+static const EcBusChange signalled[] = {
 	{ EC_LISTENER_SETTINGS, { "Settings", "PeerSettings", "Port" } },
 	{ EC_LISTENER_STATE, { "State", "StateReason" } },
 	{ EC_LISTENER_PEERS, { "Peers" } },
@@ -330,13 +327,7 @@ void ec_listener_bus_changed(EcListener *l, unsigned properties, void *userdata)
 {
 	EcBus *b = userdata;
 	g_autofree char *path = ec_bus_listener_path(l);
-	const char *names[16];
-	size_t n = 0;
 
-	for (size_t i = 0; i < EC_ELEMENTS(signalled); i++) {
-		for (size_t j = 0; (properties & signalled[i].bit) && signalled[i].names[j]; j++)
-			names[n++] = signalled[i].names[j];
-	}
-	names[n] = NULL;
-	(void)sd_bus_emit_properties_changed_strv(b->bus, path, EC_BUS_LISTENER, (char **)names);
+	ec_bus_signal_changed(
+			b, path, EC_BUS_LISTENER, signalled, EC_ELEMENTS(signalled), properties);
 }

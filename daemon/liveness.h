@@ -17,9 +17,6 @@
  */
 typedef struct EcLiveness EcLiveness;
 
-/* The largest of the smallest probes, as an MTU counts (32 on Ethernet, 52 on IP). */
-#define EC_PROBE_SIZE_MIN 52
-
 typedef struct EcLivenessKeys {
 	uint8_t tx[EC_PROBE_KEY_SIZE], rx[EC_PROBE_KEY_SIZE];
 } EcLivenessKeys;

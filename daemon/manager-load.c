@@ -17,15 +17,7 @@ typedef struct Load {
 
 static bool same_settings(const EcSettings *a, const EcSettings *b)
 {
-	size_t n;
-	const EcSetting *table = ec_settings_table(&n);
-
-	for (size_t i = 0; i < n; i++) {
-		if ((table[i].scopes & a->scope) && !(table[i].flags & EC_SETTING_SECRET) &&
-				ec_settings_differ(a, b, &table[i]))
-			return false;
-	}
-	return a->given == b->given;
+	return ec_settings_equal(a, b, NULL) && a->given == b->given;
 }
 
 static void report(Load *l, const sd_bus_error *error)

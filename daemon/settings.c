@@ -496,3 +496,19 @@ bool ec_settings_differ(const EcSettings *a, const EcSettings *b, const EcSettin
 
 	return !g_str_equal(ta, tb);
 }
+
+bool ec_settings_equal(const EcSettings *a, const EcSettings *b, const char *const *but)
+{
+	size_t n;
+	const EcSetting *rows = ec_settings_table(&n);
+
+	for (size_t i = 0; i < n; i++) {
+		bool compared = (rows[i].scopes & a->scope) &&
+				!(rows[i].flags & EC_SETTING_SECRET) &&
+				!(but && g_strv_contains(but, rows[i].key));
+
+		if (compared && ec_settings_differ(a, b, &rows[i]))
+			return false;
+	}
+	return true;
+}

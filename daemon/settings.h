@@ -162,6 +162,9 @@ bool ec_settings_is_given(const EcSettings *s, const EcSetting *setting);
 bool ec_settings_is_cleared(const EcSettings *s, const EcSetting *setting);
 /* Whether a row differs between two sets (in its value, not in being given). */
 bool ec_settings_differ(const EcSettings *a, const EcSettings *b, const EcSetting *setting);
+/* Whether two sets of one scope have the same values; secrets, and the keys in `but` (NULL: none),
+ * are not compared. */
+bool ec_settings_equal(const EcSettings *a, const EcSettings *b, const char *const *but);
 /* The rules that need more than one key (a bridge in point-to-point mode, ...): pure. */
 int ec_settings_verify(const EcSettings *s, sd_bus_error *ret_error);
 /* A listener with its peers (EC_SCOPE_LISTENER; name -> EC_SCOPE_PEER), all of them: pure. */

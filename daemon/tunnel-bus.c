@@ -90,10 +90,7 @@ int ec_tunnel_bus_set_key(EcBus *b, sd_bus_message *call, sd_bus_error *ret_erro
 }
 
 /* Properties. Names of those that are signalled, by EcProperty bit. */
-static const struct {
-	EcProperty bit;
-	const char *names[4];
-} signalled[] = {
+static const EcBusChange signalled[] = {
 	{ EC_PROPERTY_SETTINGS, { "Settings" } },
 	{ EC_PROPERTY_MODE, { "Mode" } },
 	{ EC_PROPERTY_STATE, { "State", "StateReason", "SinceUsec" } },
@@ -333,15 +330,9 @@ void ec_tunnel_bus_changed(EcTunnel *t, unsigned properties, void *userdata)
 {
 	EcBus *b = userdata;
 	g_autofree char *path = ec_bus_tunnel_path(t);
-	const char *names[32];
-	size_t n = 0;
 
-	for (size_t i = 0; i < EC_ELEMENTS(signalled); i++) {
-		for (size_t j = 0; (properties & signalled[i].bit) && signalled[i].names[j]; j++)
-			names[n++] = signalled[i].names[j];
-	}
-	names[n] = NULL;
-	(void)sd_bus_emit_properties_changed_strv(b->bus, path, EC_BUS_TUNNEL, (char **)names);
+	ec_bus_signal_changed(
+			b, path, EC_BUS_TUNNEL, signalled, EC_ELEMENTS(signalled), properties);
 }
 
 void ec_tunnel_bus_event(EcTunnel *t, const char *kind, const char *const *pairs, void *userdata)

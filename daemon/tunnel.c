@@ -33,9 +33,6 @@
  * Changes of properties gather in `changed` and are signalled once at the end of each entry point.
  */
 
-#define RETRY_FIRST_USEC 200000ULL
-#define RETRY_LAST_USEC 30000000ULL
-
 const char *ec_state_to_string(EcState state)
 {
 	static const char *const word[] = { "down", "waiting", "connecting", "up", "degraded",
@@ -217,14 +214,10 @@ static int on_retry(sd_event_source *s, uint64_t usec, void *userdata)
 	return 0;
 }
 
-/* 0.2 s, doubling to 30 s, each shortened at random by up to a quarter so that many tunnels to one
- * name do not ask at once. */
 static void retry_later(EcTunnel *t)
 {
-	uint64_t usec = RETRY_FIRST_USEC << MIN(t->attempts, 10);
+	uint64_t usec = ec_jitter_usec(ec_backoff_usec(t->attempts));
 
-	usec = MIN(usec, RETRY_LAST_USEC);
-	usec -= usec / 4 * (uint64_t)g_random_int_range(0, 1000) / 1000;
 	t->retry = sd_event_source_disable_unref(t->retry);
 	(void)sd_event_add_time_relative(
 			t->manager->event, &t->retry, CLOCK_BOOTTIME, usec, 0, on_retry, t);

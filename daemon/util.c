@@ -8,6 +8,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#define BACKOFF_FIRST_USEC 200000ULL
+#define BACKOFF_LAST_USEC 30000000ULL
+
 size_t ec_address_size(const EcAddress *a)
 {
 	return a->family == AF_INET ? 4 : a->family == AF_INET6 ? 16 : 0;
@@ -165,4 +168,21 @@ int ec_mac_from_string(const char *text, uint8_t ret[static 6])
 		return -EINVAL;
 	memcpy(ret, mac, sizeof(mac));
 	return 0;
+}
+
+const char *ec_mac_to_string(const uint8_t mac[static 6], char buffer[static 18])
+{
+	(void)g_snprintf(buffer, 18, "%02x:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1], mac[2],
+			mac[3], mac[4], mac[5]);
+	return buffer;
+}
+
+uint64_t ec_backoff_usec(unsigned failures)
+{
+	return MIN(BACKOFF_FIRST_USEC << MIN(failures, 10), BACKOFF_LAST_USEC);
+}
+
+uint64_t ec_jitter_usec(uint64_t usec)
+{
+	return usec - usec / 4 * (uint64_t)g_random_int_range(0, 1000) / 1000;
 }

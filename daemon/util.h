@@ -51,6 +51,13 @@ bool ec_text_is_clean(const char *text);
 bool ec_ifname_is_valid(const char *text);
 /* [A-Za-z0-9][A-Za-z0-9_.-]{0,62}: names of tunnels, listeners and peers. */
 bool ec_name_is_valid(const char *text);
+/* How long to wait after so many failures in a row, µs: 0.2 s, doubling to 30 s. */
+uint64_t ec_backoff_usec(unsigned failures);
+/* Shortened at random by up to a quarter, so that many who wait for one thing do not ask at once.
+ */
+uint64_t ec_jitter_usec(uint64_t usec);
+/* "02:00:5e:10:00:01" in a caller's buffer. Returns buffer. */
+const char *ec_mac_to_string(const uint8_t mac[static 6], char buffer[static 18]);
 /* Six colon separated bytes, unicast, not all zero: 0 or -EINVAL. */
 int ec_mac_from_string(const char *text, uint8_t ret[static 6]);
 
