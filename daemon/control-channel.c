@@ -692,22 +692,48 @@ static void drain(int fd)
 	}
 }
 
-EcChannel *ec_channel_free(EcChannel *c)
+static EcChannel *leave_off(EcChannel *c)
 {
-	if (!c || c->freed)
-		return NULL;
 	c->freed = true;
-	if (c->state == OPEN) {
-		(void)flush(c);
-		if (!c->blocked)
-			(void)gnutls_bye(c->tls.session, GNUTLS_SHUT_WR);
-		drain(c->fd);
-	}
 	if (!c->in_tls)
 		shut(c);
 	if (c->busy == 0)
 		destroy(c);
 	return NULL;
+}
+
+EcChannel *ec_channel_free(EcChannel *c)
+{
+	if (!c || c->freed)
+		return NULL;
+	if (c->state == OPEN) {
+		c->freed = true;
+		(void)flush(c);
+		if (!c->blocked)
+			(void)gnutls_bye(c->tls.session, GNUTLS_SHUT_WR);
+		drain(c->fd);
+	}
+	return leave_off(c);
+}
+
+EcChannel *ec_channel_abandon(EcChannel *c)
+{
+	const int yes = 1;
+
+	if (!c || c->freed)
+		return NULL;
+	/* In this mode the kernel closes without FIN or RST (linux/tcp.h, TCP_REPAIR). */
+	if (c->fd >= 0)
+		(void)setsockopt(c->fd, IPPROTO_TCP, TCP_REPAIR, &yes, sizeof(yes));
+	return leave_off(c);
+}
+
+void ec_channel_keep_to(EcChannel *c, const char *device)
+{
+	/* Best effort: ec_channel_abandon() is what counts on. */
+	if (c->fd >= 0)
+		(void)setsockopt(c->fd, SOL_SOCKET, SO_BINDTODEVICE, device,
+				(socklen_t)strlen(device));
 }
 
 int ec_channel_errno(const EcChannel *c)

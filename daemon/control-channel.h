@@ -63,6 +63,13 @@ void ec_channel_set_owner(EcChannel *c, const EcChannelOps *ops, void *userdata)
  * called. NULL is fine; safe inside of ops. */
 EcChannel *ec_channel_free(EcChannel *c);
 
+/* The same without a packet: nobody may see one, since the way to the peer is no more. */
+EcChannel *ec_channel_abandon(EcChannel *c);
+
+/* From now on its packets take this interface or none, as those of one that was dialled through a
+ * VPN that is an interface. */
+void ec_channel_keep_to(EcChannel *c, const char *device);
+
 /* Queues a message. A peer that does not take more than 256 KiB is closed (by closed(), later). */
 void ec_channel_send(EcChannel *c, const EcControlMessage *m);
 

@@ -232,10 +232,12 @@ void ec_dial_keep(EcSession *s)
 	/* A channel that was made since the peer was lost works, though frames do not cross. */
 	bool works = s->channel && (s->phase != EC_PHASE_LOST || s->since > s->lost);
 
-	if (moved)
-		s->attempts = 0;
-	else if (s->dial || s->retry || works)
+	if (!moved && (s->dial || s->retry || works))
 		return;
+	if (moved) {
+		s->attempts = 0;
+		ec_session_hush(s);
+	}
 	if (!t->announced) /* not before anybody can see it */
 		retry_in(s, 0);
 	else if (t->turn < t->n_remotes)

@@ -165,6 +165,8 @@ void ec_session_schedule(EcSession *s)
 		next = s->ponged + silence(s);
 	else if (s->unattended > now)
 		next = s->unattended;
+	else if (s->tunnel->listener && !s->crossed)
+		next = s->since + UNPROVEN_USEC;
 	else if (s->phase == EC_PHASE_LOST && s->tunnel->listener)
 		next = s->lost + KEEP_USEC;
 	if (s->phase == EC_PHASE_LOST && s->channel && s->leads)
@@ -247,8 +249,10 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
 		if (s->unattended && now >= s->unattended) {
 			s->unattended = 0;
 			ec_cord_judge(s);
-		} else if (s->phase == EC_PHASE_LOST && s->tunnel->listener &&
-				now >= s->lost + KEEP_USEC) {
+		} else if (s->tunnel->listener &&
+				((!s->crossed && now >= s->since + UNPROVEN_USEC) ||
+						(s->phase == EC_PHASE_LOST &&
+								now >= s->lost + KEEP_USEC))) {
 			ec_manager_forget(s->tunnel->manager, s->tunnel);
 			return 0;
 		}
@@ -442,10 +446,13 @@ int ec_session_attempt(EcSession *s, sd_bus_error *ret_error)
 		r = ec_cord_bind(s, ret_error);
 	if (r == 0) {
 		ec_cord_pause(s);
+		ec_session_hush(s);
 		ec_dial_drop(s);
 	}
 	if (r <= 0)
 		return r;
+	if (s->channel && !s->leads && t->path.fence == EC_FENCE_INTERFACE)
+		ec_channel_keep_to(s->channel, t->path.device);
 	if (s->phase == EC_PHASE_IDLE)
 		ec_session_set_phase(s, EC_PHASE_DIALING, "Dialling", "");
 	if (s->channel && s->phase == EC_PHASE_LIVE && s->seen_mtu != t->path.mtu)
@@ -453,6 +460,19 @@ int ec_session_attempt(EcSession *s, sd_bus_error *ret_error)
 	if (s->dials)
 		ec_dial_keep(s);
 	return 1;
+}
+
+void ec_session_hush(EcSession *s)
+{
+	if (g_str_equal(s->tunnel->settings->underlay, "any"))
+		return;
+	s->dial = ec_channel_abandon(s->dial);
+	if (!s->channel)
+		return;
+	s->channel = ec_channel_abandon(s->channel);
+	g_clear_pointer(&s->welcome, g_free);
+	ec_tunnel_event(s->tunnel, "control-lost", "reason", "the path is gone", NULL);
+	ec_session_schedule(s);
 }
 
 void ec_session_hurry(EcSession *s)

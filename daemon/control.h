@@ -82,6 +82,9 @@ int ec_session_attempt(EcSession *s, sd_bus_error *ret_error);
 EcState ec_session_state(const EcSession *s, const char **ret_token, const char **ret_sentence);
 /* Takes the cord down at both ends and forgets it. Cannot fail. */
 void ec_session_end(EcSession *s);
+/* The way that the connections' packets took is no more. Over a VPN not one of them may take
+ * another: they are dropped without a word, and the cord carries on. */
+void ec_session_hush(EcSession *s);
 /* Something changed that may help: a key, settings, a person's wish. Tries at once. */
 void ec_session_hurry(EcSession *s);
 /* The network changed: what waits to be tried again is tried in the tunnel's next round. */

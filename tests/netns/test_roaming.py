@@ -259,3 +259,43 @@ def test_no_datagram_is_answered_louder(home):
                 sent += len(head) + size + 28
     assert ping(home.laptop.ns, HOST, 3)
     assert sum(len(d.payload) + 28 for d in stranger.gets()) <= sent
+
+
+def in_vpn(world):
+    """A second network between the ends, which stands in for a VPN that is an interface."""
+    for site, number, other in ((world.laptop, 3, 4), (world.office, 4, 3)):
+        world.internet.join(site.ns, number, "vpn0", default=False)
+        site.ns.ip("route", "add", f"10.9.{other}.0/24", "via", f"10.9.{number}.1", "dev", "vpn0")
+    world.office.listen(underlay="device:vpn0")
+    world.laptop.dial(remote="10.9.4.2", underlay="device:vpn0", keepalive_timeout=1000)
+    return world.both_up()
+
+
+@pytest.mark.parametrize("loser", ("laptop", "office"))
+def test_nothing_is_said_outside(world, loser):
+    """The VPN goes down at one end, and what it led to is routed elsewhere: neither the cord nor
+    the control channel follows, whatever is done to them."""
+    in_vpn(world)
+    site, number, peer = {"laptop": (world.laptop, 1, "10.9.4.2"),
+                          "office": (world.office, 2, "10.9.3.2")}[loser]
+    clear = world.lab.capture(world.internet.router, f"n{number}")
+    site.ns.ip("link", "set", "vpn0", "down")
+    assert "dev net0" in site.ns.ip("route", "get", peer).stdout, "the way that is left leads outside"
+    if loser == "office":
+        world.laptop.wait("office", "degraded")
+        world.office.wait("lan.office", "waiting")
+        world.laptop.down("office")
+        world.office.on_listener("lan", "Deactivate")
+    else:
+        world.laptop.wait("office", "waiting")
+        world.office.on_listener("lan", "Deactivate")
+        world.laptop.down("office")
+    with site.ns.entered(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        s.sendto(b"seen", (peer, 9))
+
+    def to_peer():
+        return [packet for packet in map(ethercord.ipv4, clear.take())
+                if packet and packet[1] == peer]
+    wait_until(lambda: any(p[2] == socket.IPPROTO_UDP and p[4].endswith(b"seen")
+                           for p in to_peer()), "the router sees what leaves in clear")
+    assert len(to_peer()) == 1, "nothing else of it is seen"
