@@ -318,13 +318,11 @@ static int dump_one(
 	Dump d = { .x = x };
 	EcNetlinkAnswer a = { .on_message = on_message, .userdata = &d };
 	g_autoptr(EcMessage) m = nlmsg_alloc_simple(type, NLM_F_DUMP);
-	/* The kernel takes it for a policy's identity or an SA's, whichever is larger fits both. */
+	/* Of policies the kernel skips an identity first, of SAs nothing. */
 	const struct xfrm_userpolicy_id policy = { 0 };
-	const struct xfrm_usersa_id sa = { 0 };
+	size_t size = type == XFRM_MSG_GETPOLICY ? sizeof(policy) : 0;
 	int r = !m ? -ENOMEM
-		: nlmsg_append(m, type == XFRM_MSG_GETSA ? (void *)&sa : (void *)&policy,
-				  type == XFRM_MSG_GETSA ? sizeof(sa) : sizeof(policy),
-				  NLMSG_ALIGNTO) < 0
+		: size && nlmsg_append(m, (void *)&policy, size, NLMSG_ALIGNTO) < 0
 				? -ENOBUFS
 				: ec_netlink_exchange(sk, m, &a);
 
