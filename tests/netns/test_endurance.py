@@ -3,6 +3,7 @@
 
 import os
 import pathlib
+import select
 import signal
 import subprocess
 import threading
@@ -65,13 +66,47 @@ def test_again_and_again(world):
         assert ethercord.sanitized() or after[1] - before[1] <= 300, f"{before} to {after} KiB"
 
 
+class Passing:
+    """Packets that pass the router, from and to the laptop."""
+
+    def __init__(self, world):
+        self.world, self.socket = world, frame_socket(world.internet.router, "n1", 3)
+
+    def next(self, seconds):
+        """Takes one, if there is one in time."""
+        return select.select([self.socket], [], [], seconds)[0] and self.socket.recv(1)
+
+    def forget(self):
+        """What has passed up to now."""
+        while self.next(0):
+            pass
+
+    def wait(self, number):
+        """Whether so many pass before the cord is up and nobody says more."""
+        end = time.monotonic() + 40
+        while number > 0:
+            if self.next(0.02):
+                number -= 1
+            elif through(self.world):
+                return False
+            assert time.monotonic() < end, f"not up, and {number} packets too few"
+        return True
+
+    def close(self):
+        self.socket.close()
+
+
 def test_changes_of_mind(world):
-    """Taken down in the midst of it, at every millisecond: nothing is left, and it still works."""
+    """Taken down in the midst of it, after every packet: nothing is left, and it still works."""
     world.lan = world.up()
-    for wait in range(40):
+    passing = world.lab.keep(Passing(world))
+    amidst = 0
+    for number in range(40):
         world.laptop.down("office")
+        passing.forget()
         world.laptop.client.on("office", "Activate")
-        time.sleep(wait / 2000)
+        amidst += passing.wait(number)
+    assert amidst > 10, "most were through before they were taken down"
     world.laptop.down("office")
     none(world)
     world.laptop.client.on("office", "Activate")
@@ -79,15 +114,21 @@ def test_changes_of_mind(world):
 
 
 def test_link_flaps(world):
-    """The laptop's network comes and goes faster than anybody can follow."""
+    """The laptop's network goes and comes at every stage of finding out that it did."""
     world.lan = world.up(**FAST)
     indexes = world.indexes()
-    for wait in range(30):
+    passing = world.lab.keep(Passing(world))
+    for turn in range(30):
         world.laptop.ns.ip("link", "set", "net0", "down")
-        time.sleep(wait % 7 / 100)
+        if turn % 2:
+            world.laptop.wait("office", "waiting")
+        passing.forget()
         world.laptop.ns.ip("link", "set", "net0", "up")
         world.internet.default(world.laptop.ns, 1)
-        time.sleep(wait % 5 / 100)
+        if turn % 3 == 1:
+            passing.wait(turn % 10)
+        elif turn % 3 == 2:
+            world.both_up()
     world.both_up(timeout=40)
     carries(world.flows(world.lan)[0])
     assert world.indexes() == indexes
@@ -174,7 +215,6 @@ def blast(stop, namespace, interface, size):
                     s.send(frame)
             except OSError:
                 pass
-            time.sleep(0)
 
 
 def test_busy_is_not_dead(world):
