@@ -59,6 +59,11 @@ forge() {
 	PY
 }
 
+# The kernel may refuse a frame, or lose it: either way nobody answers, and ping says so.
+unanswered() { grep -c 'no answer yet' "$W/frames.log" || true; }
+
+tried_on() { [ "$(unanswered)" -ge "$1" ]; }
+
 forged_dropped() { [ $(($(dropped in) - $1)) -ge 20 ] || { dropped in; false; }; }
 
 forge_frames() {
@@ -74,11 +79,11 @@ forge_frames() {
 cut_vpn() {
 	local clear='udp port 4789 or udp port 65201 or ip proto 47' before refused dropped
 	step "The VPN goes down while frames are being sent"
-	background laptop frames ping -n -i 0.05 -I ec-office "$SERVER"
+	background laptop frames ping -O -n -i 0.05 -I ec-office "$SERVER"
 	check "frames cross the cord" until_true 10 grep -q 'bytes from' "$W/frames.log"
 	vpn_down
 	check "the tunnel waits" until_true 10 is_state waiting
-	sleep 1
+	check "frames are still being sent" until_true 10 tried_on $(($(unanswered) + 20))
 	type_at laptop ethercordctl status office
 	check "and names the VPN that it waits for" named_in_reason
 	! declare -F vpn_worse >/dev/null || vpn_worse
