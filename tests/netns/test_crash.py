@@ -1,36 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The daemon is killed at every system call of a kind in turn; the next start ends as desired."""
 
-import pathlib
 import signal
-import subprocess
 
 import dbus
 import pytest
 
 import ethercord
 from ethercord import FAR, bridge, wait_until
+from killer import Killer
 
 MOST = 120  # calls of one kind that an operation may take
 SETTINGS = {"remote": FAR, "id": 1, "mode": "join-networks", "bridge": "br0", "attach": "cable"}
-
-
-class Killer:
-    """strace, which kills the daemon when it enters its N-th call of a kind."""
-
-    def __init__(self, lab, daemon, syscall, number):
-        self.process = lab.popen("strace", "-f", "-o", "/dev/null", "-e", f"trace={syscall}", "-e",
-                                 f"inject={syscall}:signal=KILL:when={number}", "-p", daemon.pid,
-                                 stderr=subprocess.DEVNULL)
-        status = pathlib.Path(f"/proc/{daemon.pid}/status")
-        # It may have struck already: echoes of what was done before make the daemon look, too.
-        wait_until(lambda: self.process.poll() is not None or
-                   f"TracerPid:\t{self.process.pid}\n" in status.read_text(), "strace looks on")
-
-    def end(self):
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)
-        self.process.wait()
 
 
 def survives(lab, sites, syscall, number, operation):

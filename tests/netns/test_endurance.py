@@ -4,8 +4,6 @@
 import os
 import pathlib
 import select
-import signal
-import subprocess
 import threading
 import time
 
@@ -14,6 +12,7 @@ import pytest
 import ethercord
 from control import FRAME, Follow, Links, World, carries, full_frames, gap
 from ethercord import frame_socket, stays, wait_until
+from killer import Killer
 
 FAST = {"keepalive_interval": 100, "keepalive_timeout": 1000}
 MOST = 80   # calls of a kind that making a cord may take
@@ -133,23 +132,6 @@ def test_link_flaps(world):
     carries(world.flows(world.lan)[0])
     assert world.indexes() == indexes
     one(world)
-
-
-class Killer:
-    """strace, which kills a daemon when it enters its N-th call of a kind."""
-
-    def __init__(self, lab, daemon, syscall, number):
-        self.process = lab.popen("strace", "-f", "-o", "/dev/null", "-e", f"trace={syscall}", "-e",
-                                 f"inject={syscall}:signal=KILL:when={number}", "-p", daemon.pid,
-                                 stderr=subprocess.DEVNULL)
-        status = pathlib.Path(f"/proc/{daemon.pid}/status")
-        wait_until(lambda: self.process.poll() is not None or
-                   f"TracerPid:\t{self.process.pid}\n" in status.read_text(), "strace looks on")
-
-    def end(self):
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)
-        self.process.wait()
 
 
 def wait_talking(world):
