@@ -44,12 +44,20 @@ def hold(lab, namespace, comm, interface=None, wrapper=()):
 def underlay(daemon, name):
     """All properties of that VPN's object, or None. Objects and the property Underlays agree."""
     client = daemon.bus.client
-    path = f"{ethercord.PATH}/underlay/{name}"
-    objects = client.objects()
-    listed = client.call(ethercord.PATH, ethercord.PROPERTIES, "Get", "ss", ethercord.MANAGER,
-                         "Underlays")
-    assert sorted(listed) == sorted(p for p, o in objects.items() if ethercord.UNDERLAY in o)
-    return objects.get(path, {}).get(ethercord.UNDERLAY)
+
+    def objects():
+        return {p: o[ethercord.UNDERLAY] for p, o in client.objects().items()
+                if ethercord.UNDERLAY in o}
+
+    def still():
+        """Both, of a moment in which nothing came or went."""
+        before = objects()
+        listed = client.call(ethercord.PATH, ethercord.PROPERTIES, "Get", "ss", ethercord.MANAGER,
+                             "Underlays")
+        return (before, listed) if objects() == before else None
+    shown, listed = wait_until(still, "the underlays stand still")
+    assert sorted(listed) == sorted(shown)
+    return shown.get(f"{ethercord.PATH}/underlay/{name}")
 
 
 def wait_underlay(daemon, name, **properties):
