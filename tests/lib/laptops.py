@@ -41,8 +41,8 @@ class Gaps:
         """The longest time without a frame, s, up to now; ends."""
         self.running = False
         self.thread.join()
-        self.flow.stop()
         times = [*self.times, time.monotonic()]
+        self.flow.stop()
         return max(b - a for a, b in zip(times, times[1:]))
 
 
