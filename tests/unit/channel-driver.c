@@ -3,10 +3,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <unistd.h>
 
 #include "control-acceptor.h"
+#include "driver.h"
 
 /*
  * The acceptor without a daemon, for tests/netns/test_channel.py. It knows one name; who has shown
@@ -94,22 +94,17 @@ static unsigned long resident(void)
 	return pages * (unsigned long)sysconf(_SC_PAGESIZE) / 1024;
 }
 
-static int on_input(sd_event_source *s, int fd, uint32_t revents, void *userdata)
+static void run(char **word, guint words, void *userdata)
 {
-	Driver *d = userdata;
-	char waste[16];
-
-	if (read(fd, waste, sizeof(waste)) <= 0)
-		return sd_event_exit(d->event, 0);
+	const Driver *d = userdata;
 	EcAcceptorCounts n = ec_acceptor_counts(d->acceptor);
 	printf("{\"accepted\": %" PRIu64 ", \"refused\": %" PRIu64 ", \"failed\": %" PRIu64
 	       ", \"pending\": %u, \"greeted\": %u, \"resident\": %lu}\n",
 			n.accepted, n.refused, n.failed, n.pending, g_hash_table_size(d->channels),
 			resident());
-	return 0;
 }
 
-static int run(Driver *d, uint16_t port)
+static int serve(Driver *d, uint16_t port)
 {
 	g_auto(sd_bus_error) error = SD_BUS_ERROR_NULL;
 	int r = ec_acceptor_new(d->event, port, &ops, d, &d->acceptor, &error);
@@ -118,9 +113,8 @@ static int run(Driver *d, uint16_t port)
 		printf("%s: %s\n", ec_error_token(&error), error.message);
 		return 1;
 	}
-	(void)sd_event_add_io(d->event, NULL, STDIN_FILENO, EPOLLIN, on_input, d);
 	printf("ready %u\n", ec_acceptor_port(d->acceptor));
-	r = sd_event_loop(d->event);
+	r = driver_serve(d->event, run, d);
 	(void)ec_acceptor_free(d->acceptor);
 	return r < 0;
 }
@@ -133,14 +127,13 @@ int main(int argc, char **argv)
 
 	if (argc != 4 || strlen(argv[3]) != (size_t)2 * EC_CHANNEL_KEY_SIZE)
 		return 2;
-	(void)setvbuf(stdout, NULL, _IOLBF, 0);
 	d.name = argv[2];
 	for (size_t n = 0; n < EC_CHANNEL_KEY_SIZE; n++)
 		d.key[n] = (uint8_t)(g_ascii_xdigit_value(argv[3][2 * n]) << 4 |
 				     g_ascii_xdigit_value(argv[3][2 * n + 1]));
-	if (sd_event_default(&d.event) < 0)
+	if (driver_begin(&d.event) < 0)
 		return 1;
-	int r = run(&d, (uint16_t)strtoul(argv[1], NULL, 10));
+	int r = serve(&d, (uint16_t)strtoul(argv[1], NULL, 10));
 	g_hash_table_iter_init(&i, d.channels);
 	while (g_hash_table_iter_next(&i, &c, NULL))
 		(void)ec_channel_free(c);

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include <stdio.h>
-#include <string.h>
-#include <unistd.h>
 
+#include "driver.h"
 #include "guard-layer.h"
 #include "log.h"
 
@@ -65,8 +64,9 @@ static void counters(EcGuard *g, const char *name)
 		printf("unknown\n");
 }
 
-static void run(EcGuard *g, char **word, guint words)
+static void run(char **word, guint words, void *userdata)
 {
+	EcGuard *g = userdata;
 	const char *name = words > 1 ? word[1] : "";
 
 	if (g_str_equal(word[0], "arm") && words == 3)
@@ -90,21 +90,6 @@ static void run(EcGuard *g, char **word, guint words)
 			ec_guard_recheck(g);
 		printf("ok\n");
 	}
-	(void)fflush(stdout);
-}
-
-static int on_line(sd_event_source *s, int fd, uint32_t revents, void *userdata)
-{
-	char line[1024];
-
-	/* Whoever writes waits for the answer: a line is a read. */
-	ssize_t n = read(fd, line, sizeof(line) - 1);
-	if (n <= 0)
-		return sd_event_exit(sd_event_source_get_event(s), 0);
-	line[n] = '\0';
-	g_auto(GStrv) words = g_strsplit(g_strstrip(line), " ", -1);
-	run(userdata, words, g_strv_length(words));
-	return 0;
 }
 
 int main(int argc, char **argv)
@@ -115,15 +100,12 @@ int main(int argc, char **argv)
 	if (argc != 3)
 		return 2;
 	ec_log_to_terminal(true);
-	int r = sd_event_new(&event);
+	int r = driver_begin(&event);
 	if (r >= 0)
 		r = ec_guard_new(event, argv[1], argv[2], on_changed, NULL, &g);
-	if (r >= 0)
-		r = sd_event_add_io(event, NULL, STDIN_FILENO, EPOLLIN, on_line, g);
 	if (r >= 0) {
 		printf("ready\n");
-		(void)fflush(stdout);
-		r = sd_event_loop(event);
+		r = driver_serve(event, run, g);
 	}
 	(void)ec_guard_free(g);
 	return r < 0;

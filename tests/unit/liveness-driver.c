@@ -2,8 +2,8 @@
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
+#include "driver.h"
 #include "encap.h"
 #include "mapping.h"
 
@@ -30,7 +30,6 @@ static void tell(const char *event, const char *more)
 	(void)clock_gettime(CLOCK_BOOTTIME, &ts);
 	printf("{\"event\": \"%s\", \"at\": %jd.%06ld%s%s}\n", event, (intmax_t)ts.tv_sec,
 			ts.tv_nsec / 1000, *more ? ", " : "", more);
-	(void)fflush(stdout);
 }
 
 static void answer(int r, const sd_bus_error *error)
@@ -226,8 +225,9 @@ static const struct {
 	{ "settle", 4, settle },
 };
 
-static void run(Driver *d, char **word, guint words)
+static void run(char **word, guint words, void *userdata)
 {
+	Driver *d = userdata;
 	g_auto(sd_bus_error) error = SD_BUS_ERROR_NULL;
 
 	if (words == 1 && g_str_equal(word[0], "statistics")) {
@@ -247,20 +247,6 @@ static void run(Driver *d, char **word, guint words)
 	answer(words ? simple(d, word[0]) : -EINVAL, &error);
 }
 
-static int on_line(sd_event_source *s, int fd, uint32_t revents, void *userdata)
-{
-	char line[1024];
-
-	/* Whoever writes waits for the answer: a line is a read. */
-	ssize_t n = read(fd, line, sizeof(line) - 1);
-	if (n <= 0)
-		return sd_event_exit(sd_event_source_get_event(s), 0);
-	line[n] = '\0';
-	g_auto(GStrv) words = g_strsplit(g_strstrip(line), " ", -1);
-	run(userdata, words, g_strv_length(words));
-	return 0;
-}
-
 static int start(Driver *d, char **argv, sd_bus_error *error)
 {
 	g_auto(EcLink) link = { 0 };
@@ -274,15 +260,13 @@ static int start(Driver *d, char **argv, sd_bus_error *error)
 		.interval_ms = number(argv[6]),
 		.timeout_ms = number(argv[7]),
 	};
-	int r = sd_event_new(&d->event);
+	int r = driver_begin(&d->event);
 	if (r >= 0)
 		r = ec_kernel_new("/nowhere", &d->kernel);
 	if (r >= 0 && ec_kernel_link_by_index(d->kernel, d->spec.ifindex, &link, NULL) > 0)
 		memcpy(d->spec.mac, link.mac, sizeof(link.mac));
 	if (r >= 0)
 		r = ec_liveness_new(d->event, &d->spec, &keys, &ops, d, &d->liveness, error);
-	if (r >= 0)
-		r = sd_event_add_io(d->event, NULL, STDIN_FILENO, EPOLLIN, on_line, d);
 	return r;
 }
 
@@ -296,7 +280,7 @@ int main(int argc, char **argv)
 	int r = start(&d, argv, &error);
 	answer(r, &error);
 	if (r >= 0)
-		r = sd_event_loop(d.event);
+		r = driver_serve(d.event, run, &d);
 	(void)ec_mapping_free(d.mapping);
 	(void)ec_liveness_free(d.liveness);
 	(void)ec_kernel_free(d.kernel);
