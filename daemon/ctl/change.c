@@ -38,6 +38,25 @@ int ctl_parse_settings(EcSettings *s, char **words)
 	return CTL_OK;
 }
 
+int ctl_take_new(Ctl *ctl, EcSettings *s, char **words)
+{
+	g_auto(sd_bus_error) error = SD_BUS_ERROR_NULL;
+	int r = ec_settings_parse(s, "name", words[0], &error);
+
+	if (r < 0)
+		return ctl_fail(&error, r, NULL, CTL_USAGE);
+	int code = ctl_parse_settings(s, words + 1);
+	if (code != CTL_OK)
+		return code;
+	if (g_strcmp0(s->name, words[0]) != 0)
+		return ctl_complain(CTL_USAGE, "name: the %s is already called '%s'",
+				ec_scope_to_string(s->scope), words[0]);
+	r = ec_settings_verify(s, &error);
+	if (r < 0)
+		return ctl_fail(&error, r, NULL, CTL_USAGE);
+	return ctl_open(ctl);
+}
+
 static int send_add(Ctl *ctl, const EcSettings *s, bool activate, sd_bus_error *ret_error)
 {
 	g_autoptr(sd_bus_message) call = NULL;
@@ -74,22 +93,11 @@ int ctl_verb_add(Ctl *ctl, int argc, char **argv)
 	g_auto(sd_bus_error) error = SD_BUS_ERROR_NULL;
 	g_autoptr(CtlWait) wait = NULL;
 	char *name[] = { argv[1], NULL };
-	int r = ec_settings_parse(s, "name", argv[1], &error);
-
-	if (r < 0)
-		return ctl_fail(&error, r, NULL, CTL_USAGE);
-	int code = ctl_parse_settings(s, argv + 2);
-	if (code != CTL_OK)
-		return code;
-	if (g_strcmp0(s->name, argv[1]) != 0)
-		return ctl_complain(CTL_USAGE, "name: the tunnel is already called '%s'", argv[1]);
-	r = ec_settings_verify(s, &error);
-	if (r < 0)
-		return ctl_fail(&error, r, NULL, CTL_USAGE);
-	code = ctl_open(ctl);
-	if (code != CTL_OK)
-		return code;
 	bool waits = ctl->up && !ctl->no_wait;
+	int r = 0, code = ctl_take_new(ctl, s, argv + 1);
+
+	if (code != CTL_OK)
+		return code;
 	if (waits)
 		r = ctl_wait_new(ctl, &wait, &error);
 	if (r >= 0)

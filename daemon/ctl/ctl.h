@@ -144,6 +144,9 @@ int ctl_batch(Ctl *ctl, char **names, const char *interface, const char *member,
 /* change.c */
 /* KEY=VALUE words into settings; complains and returns an exit code. */
 int ctl_parse_settings(EcSettings *s, char **words);
+/* The settings of a thing that is to be made, from NAME and KEY=VALUE words, and the bus it is made
+ * by: what is wrong needs no daemon to be said. Complains and returns an exit code. */
+int ctl_take_new(Ctl *ctl, EcSettings *s, char **words);
 /* Whether a thing was refused as such, rather than accepted and then unable to come up. */
 bool ctl_is_about_settings(const sd_bus_error *error);
 

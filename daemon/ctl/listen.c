@@ -53,23 +53,11 @@ int ctl_verb_listen(Ctl *ctl, int argc, char **argv)
 {
 	g_autoptr(EcSettings) s = ec_settings_new_for(EC_SCOPE_LISTENER);
 	g_auto(sd_bus_error) error = SD_BUS_ERROR_NULL;
-	int r = ec_settings_parse(s, "name", argv[1], &error);
+	int code = ctl_take_new(ctl, s, argv + 1);
 
-	if (r < 0)
-		return ctl_fail(&error, r, NULL, CTL_USAGE);
-	int code = ctl_parse_settings(s, argv + 2);
 	if (code != CTL_OK)
 		return code;
-	if (g_strcmp0(s->name, argv[1]) != 0)
-		return ctl_complain(
-				CTL_USAGE, "name: the listener is already called '%s'", argv[1]);
-	r = ec_settings_verify(s, &error);
-	if (r < 0)
-		return ctl_fail(&error, r, NULL, CTL_USAGE);
-	code = ctl_open(ctl);
-	if (code != CTL_OK)
-		return code;
-	r = send_add(ctl, s, &error);
+	int r = send_add(ctl, s, &error);
 	if (r < 0)
 		return ctl_fail(&error, r, argv[1],
 				ctl_is_about_settings(&error) ? CTL_ERROR : CTL_UP_FAILED);

@@ -52,7 +52,8 @@ def test_without_a_daemon(sites):
 USAGE = [["nonsense"], ["--nonsense"], ["add"], ["up"], ["set", "t1"], ["list", "--up"],
          ["export", "t1"], ["export", "t1", "--as", "pigeon"], ["up", "t1", "--timeout=x"],
          ["add", "t2", "ttl=999"], ["add", "t2", "nonsense=1"], ["add", "t2", "remote"],
-         ["add", "../x", *STATIC], ["set", "t1", "ttl=256"], ["list", "--json=pigeon"]]
+         ["add", "../x", *STATIC], ["add", "t2", *STATIC, "name=t3"],
+         ["set", "t1", "ttl=256"], ["list", "--json=pigeon"]]
 
 
 @pytest.mark.parametrize("words", USAGE, ids=" ".join)
