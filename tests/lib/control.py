@@ -395,10 +395,8 @@ class Site:
     def ifname(self, name):
         return self.client.get(name)["Interface"]
 
-    def restart_killed(self, seconds=0):
+    def restart_killed(self):
         self.daemon.kill()
-        end = time.monotonic() + seconds
-        wait_until(lambda: time.monotonic() >= end, "", seconds + 1)
         self.daemon.start()
 
 

@@ -71,7 +71,9 @@ def test_many(lab):
     # The listener's daemon dies and comes back: the same links, and all talk again.
     indexes = {name: link["ifindex"] for name, link in links.items()}
     flow = lab.flow(sites[0].ns, sites[0].ifname("p0"), host, "eth0", 0.005).start()
-    world.office.restart_killed(2)
+    world.office.daemon.kill()
+    flow.wait_sent(flow.sent + 200)
+    world.office.daemon.start()
     wait_until(lambda: states(world.office.client).count("up") == MANY, "all are up", 40, 0.1)
     wait_until(lambda: reattached(world, MANY), "all talk", 40, 0.1)
     assert flow.stop() == []
