@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#pragma once
+
+#include <linux/virtio_net.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+/* The opposite of segment.h: TCP segments that follow each other in one flow become one super-frame
+ * for the device. Pure: no system call, no allocation after the start. What goes out, cut again, is
+ * what came in, byte for byte; frames of one flow leave in the order in which they came. Nothing is
+ * held beyond ec_coalesce_flush(), which ends each batch. UDP is never merged
+ * (data-plane-study.md §5.4). A segment whose checksum is wrong is never merged. */
+typedef struct EcCoalesce EcCoalesce;
+
+/* n pieces of memory that are one frame: the headers first. Valid until it returns. */
+typedef void (*EcCoalesceEmit)(const struct virtio_net_hdr *v, const struct iovec *pieces, int n,
+		unsigned frames, void *userdata);
+
+#define EC_COALESCE_FLOWS 16
+#define EC_COALESCE_PIECES 65 /* at most, in one super-frame */
+
+EcCoalesce *ec_coalesce_new(bool ethernet, EcCoalesceEmit emit, void *userdata);
+EcCoalesce *ec_coalesce_free(EcCoalesce *c);
+/* The memory stays valid and unchanged until the next flush. */
+void ec_coalesce_add(EcCoalesce *c, const uint8_t *frame, size_t length);
+void ec_coalesce_flush(EcCoalesce *c);
