@@ -18,27 +18,55 @@ const EcEncap *ec_encap_find(const char *name)
 	return NULL;
 }
 
+const char *ec_encap_plane(const EcEncap *encap)
+{
+	return encap->worker ? "user" : "kernel";
+}
+
+const EcEncap *ec_encap_find_in(const char *name, const char *plane)
+{
+	for (const EcEncap *const *e = ec_encaps; *e; e++) {
+		if (g_str_equal((*e)->name, name) && g_str_equal(ec_encap_plane(*e), plane))
+			return *e;
+	}
+	return NULL;
+}
+
 const char *ec_encap_kind(const EcEncap *encap, int family)
 {
 	return family == AF_INET6 ? encap->kind6 : encap->kind4;
 }
 
+static bool allows(const EcSettings *s, const EcEncap *e)
+{
+	return s->data_plane == EC_DATA_PLANE_AUTO ||
+	       (s->data_plane == EC_DATA_PLANE_USER) == (e->worker != 0);
+}
+
+static bool has(const EcEncap *const *list, size_t n, const EcEncap *e)
+{
+	while (n > 0 && list[n - 1] != e)
+		n--;
+	return n > 0;
+}
+
 void ec_encap_candidates(
 		const EcSettings *s, int family, const EcEncap *ret[static EC_ENCAPS_MAX + 1])
 {
+	static const char *const planes[] = { "kernel", "user" };
 	const char *const *names = (const char *const *)s->encapsulation;
 	size_t n = 0;
 
 	if (!names || !*names || g_strv_contains(names, "auto"))
 		names = s->mode == EC_MODE_POINT_TO_POINT ? auto_point_to_point : auto_bridged;
-	for (; *names && n < EC_ENCAPS_MAX; names++) {
-		const EcEncap *e = ec_encap_find(*names);
-		size_t i = 0;
+	for (; *names; names++) {
+		for (size_t plane = 0; plane < EC_ELEMENTS(planes); plane++) {
+			const EcEncap *e = ec_encap_find_in(*names, planes[plane]);
 
-		while (i < n && ret[i] != e)
-			i++;
-		if (e && i == n && ec_encap_kind(e, family))
-			ret[n++] = e;
+			if (e && n < EC_ENCAPS_MAX && allows(s, e) && ec_encap_kind(e, family) &&
+					!has(ret, n, e))
+				ret[n++] = e;
+		}
 	}
 	ret[n] = NULL;
 }
@@ -96,7 +124,7 @@ static int verify_ip(const EcEncap *encap, const EcSettings *s, sd_bus_error *re
 	if (s->mac)
 		return ec_error(ret_error, EC_ERROR_INVALID_SETTING,
 				"mac: %s carries IP and has no Ethernet address; allowed with gretap, "
-				"gretap-fou and vxlan",
+				"gretap-fou, vxlan and raw-udp",
 				encap->name);
 	return 0;
 }
@@ -117,7 +145,8 @@ static int verify_ports(const EcEncap *encap, const EcSettings *s, sd_bus_error 
 {
 	if (!(encap->flags & EC_ENCAP_UDP) && (s->data_port || s->remote_data_port))
 		return ec_error(ret_error, EC_ERROR_INVALID_SETTING,
-				"%s: %s uses no UDP; allowed with gretap-fou and vxlan",
+				"%s: %s uses no UDP; allowed with gretap-fou, vxlan, raw-udp and "
+				"tun-udp",
 				s->data_port ? "data-port" : "remote-data-port", encap->name);
 	if ((encap->flags & EC_ENCAP_SHARES_PORT) && s->data_port && s->remote_data_port &&
 			s->data_port != s->remote_data_port)
@@ -133,12 +162,13 @@ static int verify_full_frames(
 {
 	if (s->full_frames != EC_FULL_FRAMES_YES)
 		return 0;
-	if (family == AF_INET6)
+	if (family == AF_INET6 && !(encap->flags & EC_ENCAP_FRAGMENTS_V6))
 		return ec_error(ret_error, EC_ERROR_NOT_SUPPORTED,
 				"full-frames 'yes': IPv6 routers and %s over IPv6 do not fragment; "
-				"allowed is auto or no, or an IPv4 address as remote",
+				"allowed is auto or no, data-plane=user, or an IPv4 address as "
+				"remote",
 				encap->name);
-	if (!(encap->flags & EC_ENCAP_FRAGMENTS_V4))
+	if (family == AF_INET && !(encap->flags & EC_ENCAP_FRAGMENTS_V4))
 		return ec_error(ret_error, EC_ERROR_NOT_SUPPORTED,
 				"full-frames 'yes': %s cannot send outer fragments; allowed is auto or "
 				"no, or another encapsulation",
@@ -148,11 +178,6 @@ static int verify_full_frames(
 
 int ec_encap_verify(const EcEncap *encap, const EcSettings *s, int family, sd_bus_error *ret_error)
 {
-	if (s->data_plane == EC_DATA_PLANE_USER)
-		return ec_error(ret_error, EC_ERROR_NOT_SUPPORTED,
-				"data-plane 'user': %s is done by the kernel here; allowed is auto or "
-				"kernel",
-				encap->name);
 	if (s->fwmark && !(encap->flags & EC_ENCAP_FWMARK))
 		return ec_error(ret_error, EC_ERROR_NOT_SUPPORTED,
 				"fwmark '%u': %s packets carry no mark; allowed is 0, or another "

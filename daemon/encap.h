@@ -6,7 +6,8 @@
 #include "util.h"
 
 /*
- * An encapsulation is one wire format, one file under plugins/encap/, one const struct. Everything
+ * An encapsulation is one wire format in one data plane, one const struct; one file under
+ * plugins/encap/ per format. Everything
  * that decides what goes on the wire is pure and works on an EcWire, so it is tested without a
  * kernel; the core makes the link from fill(). Differences between kinds are data (flags) or
  * functions here: nothing outside the table asks for a kind by name.
@@ -37,12 +38,17 @@ typedef enum EcEncapFlags {
 	EC_ENCAP_SHARES_PORT = 1 << 3,  /* UDP, and one port serves both directions (VXLAN) */
 	EC_ENCAP_TOO_BIG = 1 << 4,      /* answers too-big into the LAN by itself */
 	EC_ENCAP_FRAGMENTS_V4 = 1 << 5, /* can send outer IPv4 fragments */
+	EC_ENCAP_FRAGMENTS_V6 = 1 << 8, /* and IPv6 ones: a socket's sender fragments */
 	EC_ENCAP_KEEPS = 1 << 7,        /* a change of the link keeps what it leaves out */
 	EC_ENCAP_FWMARK = 1 << 6,       /* the link carries a mark */
+	EC_ENCAP_NAMELESS = 1 << 9,     /* nothing in its packets tells whose they are */
 } EcEncapFlags;
 
 typedef struct EcEncap {
-	const char *name;  /* on the bus, in files and in logs; never changes */
+	const char *name; /* on the bus, in files and in logs; never changes */
+	/* EcWorkerFormat: ethercord-worker carries it, and the link is a TUN device of that; 0: the
+	 * kernel does. Both planes of one format have the same name. */
+	uint32_t worker;
 	const char *kind4; /* IFLA_INFO_KIND over IPv4 */
 	const char *kind6; /* over IPv6 */
 	EcEncapFlags flags;
@@ -75,14 +81,22 @@ typedef struct EcEncap {
 
 extern const EcEncap ec_encap_gretap, ec_encap_gretap_fou, ec_encap_vxlan, ec_encap_gre,
 		ec_encap_ipip;
+extern const EcEncap ec_encap_gretap_fou_user, ec_encap_vxlan_user, ec_encap_raw_udp,
+		ec_encap_tun_udp;
 
 /* All of this build, in no particular order; NULL-terminated. Tests have their own list. */
 extern const EcEncap *const ec_encaps[];
 
+/* The first of that name: what both planes have in common. */
 const EcEncap *ec_encap_find(const char *name);
+/* "kernel" or "user". */
+const char *ec_encap_plane(const EcEncap *encap);
+/* The one of that name and plane, or NULL. */
+const EcEncap *ec_encap_find_in(const char *name, const char *plane);
 const char *ec_encap_kind(const EcEncap *encap, int family);
 /* Encapsulations that fit these settings over this address family, best first (NULL-terminated, at
- * most EC_ENCAPS_MAX long): what `encapsulation` lists, or for `auto` the order of design §7. */
+ * most EC_ENCAPS_MAX long): what `encapsulation` lists, or for `auto` the order of design §7. Of
+ * each the kernel's is before the worker's, as far as `data-plane` allows them. */
 #define EC_ENCAPS_MAX 16
 void ec_encap_candidates(
 		const EcSettings *s, int family, const EcEncap *ret[static EC_ENCAPS_MAX + 1]);

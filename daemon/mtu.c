@@ -16,7 +16,8 @@ static uint32_t unfragmented(const EcEncap *e, const EcWire *w, uint32_t path_mt
 
 static bool can_fragment(const EcEncap *e, const EcWire *w)
 {
-	return w->remote.family == AF_INET && (e->flags & EC_ENCAP_FRAGMENTS_V4);
+	return e->flags &
+	       (w->remote.family == AF_INET6 ? EC_ENCAP_FRAGMENTS_V6 : EC_ENCAP_FRAGMENTS_V4);
 }
 
 /* A bridge hands a port no frame above the bridge's MTU, and drops in silence what is above the

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "encap/gre-common.h"
+#include "encap/user-common.h"
 
 #include <linux/if_ether.h>
 #include <linux/if_tunnel.h>
@@ -65,4 +66,19 @@ const EcEncap ec_encap_gretap_fou = {
 	.overhead = overhead,
 	.up = up,
 	.down = down,
+};
+
+/* To routes and policies it is what it is on the wire. */
+const EcEncap ec_encap_gretap_fou_user = {
+	.name = "gretap-fou",
+	.worker = EC_WORKER_GRETAP_FOU,
+	.kind4 = EC_USER_KIND,
+	.kind6 = EC_USER_KIND,
+	.flags = EC_USER_FLAGS | EC_ENCAP_ETHERNET | EC_ENCAP_TOO_BIG,
+	.data_port = 65201,
+	.id_max = UINT32_MAX,
+	.protocol = IPPROTO_UDP,
+	.lookup_protocol = IPPROTO_UDP,
+	.fill = ec_user_fill_tap,
+	.overhead = overhead,
 };

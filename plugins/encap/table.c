@@ -2,4 +2,5 @@
 #include "encap.h"
 
 const EcEncap *const ec_encaps[] = { &ec_encap_gretap, &ec_encap_gretap_fou, &ec_encap_vxlan,
-	&ec_encap_gre, &ec_encap_ipip, NULL };
+	&ec_encap_gre, &ec_encap_ipip, &ec_encap_gretap_fou_user, &ec_encap_vxlan_user,
+	&ec_encap_raw_udp, &ec_encap_tun_udp, NULL };

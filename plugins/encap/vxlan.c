@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "encap/gre-common.h"
+#include "encap/user-common.h"
 
 #include <errno.h>
 #include <linux/if_ether.h>
@@ -83,4 +84,18 @@ const EcEncap ec_encap_vxlan = {
 	.fill = fill,
 	.overhead = overhead,
 	.settle = settle,
+};
+
+const EcEncap ec_encap_vxlan_user = {
+	.name = "vxlan",
+	.worker = EC_WORKER_VXLAN,
+	.kind4 = EC_USER_KIND,
+	.kind6 = EC_USER_KIND,
+	.flags = EC_USER_FLAGS | EC_ENCAP_ETHERNET | EC_ENCAP_SHARES_PORT | EC_ENCAP_TOO_BIG,
+	.data_port = 4789,
+	.id_max = 0xffffff,
+	.protocol = IPPROTO_UDP,
+	.lookup_protocol = IPPROTO_UDP,
+	.fill = ec_user_fill_tap,
+	.overhead = overhead,
 };

@@ -3,12 +3,14 @@
 
 #include <errno.h>
 #include <linux/if_link.h>
+#include <linux/if_tun.h>
 #include <linux/if_tunnel.h>
 #include <linux/ip6_tunnel.h>
 #include <netlink/attr.h>
 #include <string.h>
 
 #include "encap/fake.h"
+#include "encap/user-common.h"
 #include "unit.h"
 
 /* One wire with every field set, so that none can be left out unseen. */
@@ -199,6 +201,30 @@ static void test_ipip(void)
 	}
 }
 
+/* A TUN device: what it is, and nothing of the wire, which is the worker's. */
+static void test_user(void)
+{
+	static const struct {
+		const EcEncap *encap;
+		uint8_t type;
+	} row[] = { { &ec_encap_gretap_fou_user, IFF_TAP }, { &ec_encap_vxlan_user, IFF_TAP },
+		{ &ec_encap_raw_udp, IFF_TAP }, { &ec_encap_tun_udp, IFF_TUN } };
+
+	for (size_t i = 0; i < EC_ELEMENTS(row) * 2; i++) {
+		const EcEncap *e = row[i / 2].encap;
+		const EcWire w = new_wire(i % 2 ? AF_INET6 : AF_INET, 0, false);
+		g_autoptr(EcMessage) m = fill(e, &w);
+		struct nlattr *tb[MAX_ATTR + 1];
+
+		parse(m, tb);
+		assert_attr(tb[IFLA_TUN_TYPE], uint8_t, row[i / 2].type);
+		assert_attr(tb[IFLA_TUN_PI], uint8_t, 0);
+		assert_attr(tb[IFLA_TUN_VNET_HDR], uint8_t, 1);
+		g_assert_cmpuint(count_attrs(tb), ==, 3);
+		g_assert_cmpint(!(e->flags & EC_ENCAP_ETHERNET), ==, row[i / 2].type == IFF_TUN);
+	}
+}
+
 /* The kernel reports, beside the flags it was given, what it may do between two addresses. */
 static void test_ip6_capabilities(void)
 {
@@ -357,6 +383,8 @@ static void test_overhead(void)
 		unsigned plain, key;
 	} row[] = { { &ec_encap_gretap, 38, 42 }, { &ec_encap_gretap_fou, 50, 54 },
 		{ &ec_encap_vxlan, 50, 50 }, { &ec_encap_gre, 24, 28 }, { &ec_encap_ipip, 20, 20 },
+		{ &ec_encap_gretap_fou_user, 50, 54 }, { &ec_encap_vxlan_user, 50, 50 },
+		{ &ec_encap_raw_udp, 42, 42 }, { &ec_encap_tun_udp, 28, 28 },
 		{ &ec_encap_fake, 50, 50 } };
 
 	for (size_t i = 0; i < EC_ELEMENTS(row); i++) {
@@ -373,39 +401,96 @@ static void test_overhead(void)
 	}
 }
 
+/* One of a name in each plane, and on the wire both are the same. */
+static void check_planes(const EcEncap *e)
+{
+	const EcEncap *first = ec_encap_find(e->name);
+	const char *other = e->worker ? "kernel" : "user";
+
+	g_assert_cmpstr(ec_encap_plane(e), ==, e->worker ? "user" : "kernel");
+	g_assert_true(ec_encap_find_in(e->name, ec_encap_plane(e)) == e);
+	g_assert_true(first == e || first == ec_encap_find_in(e->name, other));
+	g_assert_cmpuint(e->data_port, ==, first->data_port);
+	g_assert_cmpuint(e->id_max, ==, first->id_max);
+	g_assert_cmpint(e->protocol, ==, first->protocol);
+	for (unsigned n = 0; n < 4; n++) {
+		const EcWire w = new_wire(n & 1 ? AF_INET6 : AF_INET, n & 2, false);
+
+		g_assert_cmpuint(e->overhead(&w), ==, first->overhead(&w));
+	}
+}
+
+static void check_user(const EcEncap *e)
+{
+	g_assert_cmpint(e->flags & EC_USER_FLAGS, ==, EC_USER_FLAGS);
+	g_assert_cmpstr(e->kind4, ==, "tun");
+	g_assert_cmpstr(e->kind6, ==, "tun");
+	g_assert_cmpint(e->protocol, ==, IPPROTO_UDP);
+	/* The kernel looks up FOU's way as GRE's, a socket's as UDP's. */
+	g_assert_cmpint(e->lookup_protocol, ==, IPPROTO_UDP);
+	g_assert_true(!e->up && !e->settle);
+	/* Either an id tells whose a packet is, or nothing does. */
+	g_assert_true(!e->id_max == !!(e->flags & EC_ENCAP_NAMELESS));
+}
+
 static void test_table(void)
 {
 	for (const EcEncap *const *e = ec_encaps; *e; e++) {
-		g_assert_true(ec_encap_find((*e)->name) == *e);
 		g_assert_cmpstr(ec_encap_kind(*e, AF_INET), ==, (*e)->kind4);
 		g_assert_cmpstr(ec_encap_kind(*e, AF_INET6), ==, (*e)->kind6);
 		g_assert_true(!(*e)->data_port == !((*e)->flags & EC_ENCAP_UDP));
 		g_assert_true(!(*e)->up == !(*e)->down);
 		g_assert_true(((*e)->flags & EC_ENCAP_UDP) ||
 				!((*e)->flags & EC_ENCAP_SHARES_PORT));
+		g_assert_true((*e)->worker || !((*e)->flags & EC_ENCAP_NAMELESS));
+		check_planes(*e);
+		if ((*e)->worker)
+			check_user(*e);
 	}
+	/* What both planes have in common is asked of the kernel's. */
+	g_assert_true(ec_encap_find("vxlan") == &ec_encap_vxlan);
+	g_assert_true(ec_encap_find("gretap-fou") == &ec_encap_gretap_fou);
+	g_assert_true(ec_encap_find_in("vxlan", "user") == &ec_encap_vxlan_user);
+	g_assert_true(ec_encap_find("raw-udp") == &ec_encap_raw_udp);
+	g_assert_null(ec_encap_find_in("raw-udp", "kernel"));
+	g_assert_null(ec_encap_find_in("gretap", "user"));
+	g_assert_null(ec_encap_find_in("vxlan", "hardware"));
+	g_assert_null(ec_encap_find_in("vxlan", ""));
 	g_assert_null(ec_encap_find("l2tp"));
 	g_assert_null(ec_encap_find(""));
 	g_assert_null(ec_encap_find("GRETAP"));
 }
+
+#define AUTO "gretap vxlan vxlan/user gretap-fou gretap-fou/user"
+#define AUTO_BRIDGED "vxlan vxlan/user gretap gretap-fou gretap-fou/user"
 
 static void test_candidates(void)
 {
 	static const struct {
 		const char *settings, *names;
 	} row[] = {
-		{ "", "gretap vxlan gretap-fou" },
-		{ "encapsulation=auto", "gretap vxlan gretap-fou" },
-		{ "encapsulation=auto mode=join-remote", "vxlan gretap gretap-fou" },
-		{ "mode=join-networks", "vxlan gretap gretap-fou" },
-		{ "encapsulation=ipip,auto", "gretap vxlan gretap-fou" },
-		{ "encapsulation=vxlan", "vxlan" },
+		{ "", AUTO },
+		{ "encapsulation=auto", AUTO },
+		{ "data-plane=auto", AUTO },
+		{ "encapsulation=auto mode=join-remote", AUTO_BRIDGED },
+		{ "mode=join-networks", AUTO_BRIDGED },
+		{ "encapsulation=ipip,auto", AUTO },
+		{ "encapsulation=vxlan", "vxlan vxlan/user" },
 		{ "encapsulation=ipip,gre,gretap-fou,vxlan,gretap",
-				"ipip gre gretap-fou vxlan gretap" },
-		{ "encapsulation=gretap,vxlan mode=join-networks", "gretap vxlan" },
-		/* Valid words, but not of this build. */
-		{ "encapsulation=raw-udp", "" },
-		{ "encapsulation=tun-udp,gre", "gre" },
+				"ipip gre gretap-fou gretap-fou/user vxlan vxlan/user gretap" },
+		{ "encapsulation=gretap,vxlan mode=join-networks", "gretap vxlan vxlan/user" },
+		{ "encapsulation=raw-udp", "raw-udp/user" },
+		{ "encapsulation=tun-udp,gre", "tun-udp/user gre" },
+		/* In one plane only. */
+		{ "data-plane=kernel", "gretap vxlan gretap-fou" },
+		{ "data-plane=user", "vxlan/user gretap-fou/user" },
+		{ "data-plane=user mode=join-networks", "vxlan/user gretap-fou/user" },
+		{ "data-plane=user encapsulation=gretap-fou,gretap,vxlan",
+				"gretap-fou/user vxlan/user" },
+		{ "data-plane=user encapsulation=gretap,gre,ipip", "" },
+		{ "data-plane=kernel encapsulation=raw-udp,tun-udp", "" },
+		{ "data-plane=kernel encapsulation=raw-udp,vxlan", "vxlan" },
+		{ "data-plane=user encapsulation=tun-udp,raw-udp", "tun-udp/user raw-udp/user" },
 	};
 
 	for (size_t i = 0; i < EC_ELEMENTS(row) * 2; i++) {
@@ -416,7 +501,8 @@ static void test_candidates(void)
 		memset(found, 0xff, sizeof(found));
 		ec_encap_candidates(s, i % 2 ? AF_INET6 : AF_INET, found);
 		for (const EcEncap **e = found; *e; e++)
-			g_string_append_printf(names, "%s%s", e == found ? "" : " ", (*e)->name);
+			g_string_append_printf(names, "%s%s%s", e == found ? "" : " ", (*e)->name,
+					(*e)->worker ? "/user" : "");
 		g_assert_cmpstr(names->str, ==, row[i / 2].names);
 	}
 }
@@ -432,8 +518,9 @@ static void test_many_candidates(void)
 		s->encapsulation[i] = g_strdup(i % 2 ? "fake" : "vxlan");
 	ec_encap_candidates(s, AF_INET, found);
 	g_assert_true(found[0] == &ec_encap_vxlan);
-	g_assert_true(found[1] == &ec_encap_fake);
-	g_assert_null(found[2]);
+	g_assert_true(found[1] == &ec_encap_vxlan_user);
+	g_assert_true(found[2] == &ec_encap_fake);
+	g_assert_null(found[3]);
 }
 
 static void test_wire(void)
@@ -451,6 +538,14 @@ static void test_wire(void)
 		{ &ec_encap_gretap_fou, "data-port=5555", 5555, 65201 },
 		{ &ec_encap_gretap_fou, "remote-data-port=5555", 65201, 5555 },
 		{ &ec_encap_gretap_fou, "data-port=5555 remote-data-port=6666", 5555, 6666 },
+		{ &ec_encap_gretap_fou_user, "data-port=5555", 5555, 65201 },
+		{ &ec_encap_vxlan_user, "", 4789, 4789 },
+		{ &ec_encap_vxlan_user, "data-port=8472", 8472, 8472 },
+		{ &ec_encap_raw_udp, "", 1234, 1234 },
+		{ &ec_encap_raw_udp, "data-port=2998", 2998, 1234 },
+		{ &ec_encap_raw_udp, "data-port=2998 remote-data-port=2998", 2998, 2998 },
+		{ &ec_encap_tun_udp, "", 8000, 8000 },
+		{ &ec_encap_tun_udp, "remote-data-port=9000", 8000, 9000 },
 		{ &ec_encap_gretap, "", 0, 0 },
 		{ &ec_encap_ipip, "", 0, 0 },
 	};
@@ -469,7 +564,7 @@ static void test_wire(void)
 		g_assert_cmpmem(&a, sizeof(a), &b, sizeof(b));
 		g_assert_cmpuint(a.data_port, ==, row[i].data_port);
 		g_assert_cmpuint(a.remote_data_port, ==, row[i].remote_data_port);
-		g_assert_cmpuint(a.id, ==, row[i].encap == &ec_encap_ipip ? 0 : 7);
+		g_assert_cmpuint(a.id, ==, row[i].encap->id_max ? 7 : 0);
 		g_assert_cmpuint(a.ttl, ==, 9);
 		g_assert_cmpuint(a.tos, ==, 0xb8);
 		g_assert_cmpuint(a.fwmark, ==, row[i].encap == &ec_encap_vxlan ? 0 : 0xcafe);
@@ -488,7 +583,8 @@ static void test_verify(void)
 {
 	static const struct {
 		const char *encap, *settings, *error, *part;
-		int family; /* 0: both */
+		int family;        /* 0: both */
+		const char *plane; /* NULL: the first of that name */
 	} row[] = {
 		{ "gretap", "id=4294967295", NULL, NULL, 0 },
 		{ "gre", "id=4294967295 fwmark=1 dscp=46 ttl=1", NULL, NULL, 0 },
@@ -511,11 +607,29 @@ static void test_verify(void)
 		{ "gretap", "data-port=1", INVALID, "data-port: gretap uses no UDP", 0 },
 		{ "ipip", "remote-data-port=1", INVALID, "remote-data-port: ipip uses no UDP", 0 },
 		{ "vxlan", "fwmark=1", UNSUPPORTED, "fwmark '1': vxlan", 0 },
-		{ "gretap", "data-plane=user", UNSUPPORTED, "data-plane 'user': gretap", 0 },
 		{ "gretap", "full-frames=yes", UNSUPPORTED, "full-frames 'yes': ", AF_INET6 },
 		{ "vxlan", "full-frames=yes", UNSUPPORTED, "an IPv4 address", AF_INET6 },
+		{ "vxlan", "full-frames=yes", UNSUPPORTED, "data-plane=user", AF_INET6 },
 		{ "ipip", "full-frames=yes", UNSUPPORTED, "ipip cannot send outer fragments",
 				AF_INET },
+		/* A socket's packets are fragmented over IPv6 as well, and have a mark. */
+		{ "vxlan", "full-frames=yes fwmark=1", NULL, NULL, 0, "user" },
+		{ "gretap-fou", "full-frames=yes data-port=1 remote-data-port=2", NULL, NULL, 0,
+				"user" },
+		{ "raw-udp", "full-frames=yes mode=join-networks bridge=br0 fwmark=1", NULL, NULL,
+				0, "user" },
+		{ "raw-udp", "mac=02:00:00:00:00:01 data-port=1 remote-data-port=2", NULL, NULL, 0,
+				"user" },
+		{ "tun-udp", "full-frames=yes split=yes fwmark=1", NULL, NULL, 0, "user" },
+		{ "vxlan", "id=16777216", INVALID, "id '16777216': allowed with vxlan", 0, "user" },
+		{ "vxlan", "data-port=1 remote-data-port=2", INVALID, "vxlan uses one port", 0,
+				"user" },
+		{ "raw-udp", "id=1", INVALID, "id '1': raw-udp has none; allowed is 0", 0, "user" },
+		{ "tun-udp", "id=1", INVALID, "id '1': tun-udp has none; allowed is 0", 0, "user" },
+		{ "tun-udp", "mode=join-remote", INVALID, "encapsulation: tun-udp " NO_ETHERNET, 0,
+				"user" },
+		{ "tun-udp", "bridge=br0", INVALID, NO_ETHERNET, 0, "user" },
+		{ "tun-udp", "mac=02:00:00:00:00:01", INVALID, "vxlan and raw-udp", 0, "user" },
 	};
 
 	for (size_t i = 0; i < EC_ELEMENTS(row) * 2; i++) {
@@ -525,7 +639,10 @@ static void test_verify(void)
 
 		if (row[i / 2].family && row[i / 2].family != family)
 			continue;
-		int r = ec_encap_verify(ec_encap_find(row[i / 2].encap), s, family, &error);
+		const EcEncap *e = row[i / 2].plane ? ec_encap_find_in(row[i / 2].encap,
+								      row[i / 2].plane)
+						    : ec_encap_find(row[i / 2].encap);
+		int r = ec_encap_verify(e, s, family, &error);
 		if (!row[i / 2].error) {
 			if (r < 0)
 				g_error("%s: %s", row[i / 2].settings, error.message);
@@ -543,6 +660,7 @@ int main(int argc, char *argv[])
 	g_test_add_func("/encap/gre", test_gre);
 	g_test_add_func("/encap/vxlan", test_vxlan);
 	g_test_add_func("/encap/ipip", test_ipip);
+	g_test_add_func("/encap/user", test_user);
 	g_test_add_func("/encap/ip6-capabilities", test_ip6_capabilities);
 	g_test_add_func("/encap/no-local", test_no_local);
 	g_test_add_func("/encap/golden", test_golden);

@@ -57,6 +57,11 @@ static void test_point_to_point(void)
 			{ &ec_encap_gre, 0, whole[i].gre },
 			{ &ec_encap_gre, 7, whole[i].gre - 4 },
 			{ &ec_encap_ipip, 0, whole[i].ipip },
+			{ &ec_encap_gretap_fou_user, 0, whole[i].fou },
+			{ &ec_encap_gretap_fou_user, 7, whole[i].fou - 4 },
+			{ &ec_encap_vxlan_user, 7, whole[i].vxlan },
+			{ &ec_encap_raw_udp, 0, whole[i].path - 42 },
+			{ &ec_encap_tun_udp, 0, whole[i].path - 28 },
 		};
 
 		for (size_t j = 0; j < EC_ELEMENTS(row); j++) {
@@ -76,7 +81,8 @@ static void test_point_to_point(void)
 static void test_bridged(void)
 {
 	static const EcEncap *const kinds[] = { &ec_encap_gretap, &ec_encap_gretap_fou,
-		&ec_encap_vxlan };
+		&ec_encap_vxlan, &ec_encap_gretap_fou_user, &ec_encap_vxlan_user,
+		&ec_encap_raw_udp };
 	static const char *const modes[] = { "mode=join-remote", "mode=join-networks" };
 
 	for (size_t i = 0; i < EC_ELEMENTS(whole); i++) {
@@ -115,6 +121,36 @@ static void test_bridged_ipv6(void)
 	}
 	assert_mtu(choose(mode, &ec_encap_gretap, "2001:db8::1", 0, 9000, 1500), 1500, 1514, false);
 	assert_mtu(choose(mode, &ec_encap_vxlan, "2001:db8::1", 0, 9000, 1500), 1500, 1514, false);
+}
+
+/* A worker's socket fragments over IPv6 as over IPv4. */
+static void test_user_ipv6(void)
+{
+	static const struct {
+		const EcEncap *encap;
+		uint32_t overhead; /* over IPv6 */
+	} row[] = { { &ec_encap_gretap_fou_user, 70 }, { &ec_encap_vxlan_user, 70 },
+		{ &ec_encap_raw_udp, 62 }, { &ec_encap_tun_udp, 48 } };
+	const char *v6 = "2001:db8::1";
+
+	for (size_t i = 0; i < EC_ELEMENTS(row); i++) {
+		const EcEncap *e = row[i].encap;
+		uint32_t header = e->flags & EC_ENCAP_ETHERNET ? 14 : 0,
+			 fits = 1420 - row[i].overhead;
+
+		assert_mtu(choose("", e, v6, 0, 1420, 0), fits, fits + header, false);
+		assert_mtu(choose("full-frames=yes", e, v6, 0, 1420, 0), 1500, 1500 + header, true);
+		assert_mtu(choose("full-frames=no", e, v6, 0, 1420, 0), fits, fits + header, false);
+		assert_mtu(choose("mtu=1500", e, v6, 0, 1420, 0), 1500, 1500 + header, true);
+		assert_mtu(choose("mtu=1500 full-frames=no", e, v6, 0, 1420, 0), 1500,
+				fits + header, false);
+		if (!header)
+			continue;
+		assert_mtu(choose("mode=join-networks", e, v6, 0, 1420, 1500), 1500, 1514, true);
+		assert_mtu(choose("mode=join-networks", e, v6, 0, 1420, 9000), 9000, 9014, true);
+		assert_mtu(choose("mode=join-remote full-frames=no", e, v6, 0, 1420, 1500), fits,
+				fits + header, false);
+	}
 }
 
 static void test_full_frames(void)
@@ -191,6 +227,7 @@ int main(int argc, char *argv[])
 	g_test_add_func("/mtu/point-to-point", test_point_to_point);
 	g_test_add_func("/mtu/bridged", test_bridged);
 	g_test_add_func("/mtu/bridged-ipv6", test_bridged_ipv6);
+	g_test_add_func("/mtu/user-ipv6", test_user_ipv6);
 	g_test_add_func("/mtu/full-frames", test_full_frames);
 	g_test_add_func("/mtu/explicit", test_explicit);
 	g_test_add_func("/mtu/odd-paths", test_odd_paths);
