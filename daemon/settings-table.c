@@ -8,6 +8,7 @@ static const char *const control_words[] = { "ethercord", "static", "dynamic-fou
 	NULL };
 static const char *const data_plane_words[] = { "auto", "kernel", "user", NULL };
 static const char *const full_frames_words[] = { "auto", "yes", "no", NULL };
+static const char *const split_words[] = { "auto", "yes", "no", NULL };
 static const char *const fidelity_words[] = { "bridge", "transparent", "wire", NULL };
 static const char *const encapsulation_words[] = { "auto", "gretap", "gretap-fou", "vxlan",
 	"raw-udp", "gre", "ipip", "tun-udp", NULL };
@@ -20,6 +21,7 @@ static_assert(EC_ELEMENTS(mode_words) == _EC_MODE_MAX + 1, "a word per mode");
 static_assert(EC_ELEMENTS(control_words) == _EC_CONTROL_MAX + 1, "a word per control");
 static_assert(EC_ELEMENTS(data_plane_words) == _EC_DATA_PLANE_MAX + 1, "a word per data plane");
 static_assert(EC_ELEMENTS(full_frames_words) == _EC_FULL_FRAMES_MAX + 1, "a word per full-frames");
+static_assert(EC_ELEMENTS(split_words) == _EC_SPLIT_MAX + 1, "a word per split");
 static_assert(EC_ELEMENTS(fidelity_words) == _EC_FIDELITY_MAX + 1, "a word per fidelity");
 
 static bool is_address(const char *text)
@@ -191,21 +193,28 @@ static const EcSetting table[] = {
 				"the routing table points; nothing is protected." },
 	{ FIELD("encapsulation", STRINGS, encapsulation), .scopes = TUNNEL | LISTENER,
 			.choices = encapsulation_words, .fallback_help = "auto",
-			.help = "Wire formats in order of preference; *auto* takes the best that this kernel "
-				"can do. *gre* and *ipip* carry IP only." },
+			.help = "Wire formats in order of preference; *auto* takes the best that this "
+				"machine can do. *gre*, *ipip* and *tun-udp* carry IP only. *raw-udp* is the "
+				"format of tap2tap and QuickTun, *tun-udp* that of ttun." },
 	{ FIELD("data-plane", CHOICE, data_plane), .scopes = TUNNEL | LISTENER,
 			.choices = data_plane_words, .fallback = "auto",
-			.help = "Who encapsulates: the kernel, or a program of ours." },
+			.help = "Who encapsulates: the kernel's links, or a process of its own for each "
+				"tunnel (*user*), which speaks the same formats. *auto*: the kernel where it "
+				"can. *gretap-fou* and *vxlan* are done by either, *raw-udp* and *tun-udp* by "
+				"*user* alone, the others by *kernel* alone." },
 	{ FIELD("id", UINT32, id), .scopes = TUNNEL, .max = UINT32_MAX, .fallback = "0",
 			.fallback_help = "0; negotiated unless control is static",
 			.help = "GRE key (0: none) or VXLAN network identifier (at most 16777215); both ends "
 				"the same. Two tunnels between the same addresses need different ids." },
 	{ FIELD("data-port", UINT16, data_port), .scopes = TUNNEL | LISTENER, .max = UINT16_MAX,
-			.fallback = "0", .fallback_help = "65201 for gretap-fou, 4789 for vxlan",
+			.fallback = "0",
+			.fallback_help = "65201 for gretap-fou, 4789 for vxlan, 1234 for "
+					 "raw-udp, 8000 for tun-udp",
 			.help = "Local UDP port of the data." },
 	{ FIELD("remote-data-port", UINT16, remote_data_port), .scopes = TUNNEL, .max = UINT16_MAX,
 			.fallback = "0",
-			.fallback_help = "65201 for gretap-fou, data-port for vxlan",
+			.fallback_help = "65201 for gretap-fou, data-port for vxlan, 1234 for "
+					 "raw-udp, 8000 for tun-udp",
 			.help = "The peer's UDP port of the data." },
 	{ FIELD("interface", STRING, interface), .scopes = TUNNEL, .is_valid = ec_ifname_is_valid,
 			.allowed = IFNAME_ALLOWED,
@@ -231,6 +240,17 @@ static const EcSetting table[] = {
 			.choices = full_frames_words, .fallback = "auto",
 			.help = "Carry 1500-byte packets even where the path is smaller, in outer fragments. "
 				"*auto*: in the bridged modes, where the outer protocol can fragment." },
+	{ FIELD("split", CHOICE, split), .scopes = TUNNEL | LISTENER, .choices = split_words,
+			.fallback = "auto",
+			.help = "Send frames that are larger than the path in pieces, which the peer puts "
+				"together: where *data-plane* is *user* at both ends. *auto*: when the path was "
+				"found to drop IP fragments. *yes*: at once; with *control=static* both ends "
+				"have to say so." },
+	{ FIELD("roam", BOOL, roam), .scopes = TUNNEL, .fallback = "no",
+			.help = "Take whoever sends last for the peer: for *raw-udp* and *tun-udp* with "
+				"*control=static*, whose packets do not tell whose they are. Without *remote* "
+				"the tunnel waits for a client. Nothing about this is authenticated: anybody "
+				"who can send to *data-port* can take the tunnel over." },
 	{ FIELD("address", STRINGS, address), .scopes = TUNNEL | PEER, .is_valid = is_cidr,
 			.allowed = "addresses with prefix length such as 192.0.2.1/24",
 			.help = "Addresses put on the tunnel's interface. Not for a bridged end." },

@@ -69,18 +69,55 @@ static int verify_numbers(const EcSettings *s, sd_bus_error *ret_error)
 	return 0;
 }
 
+/* Formats in which nothing tells whose a packet is, and so anybody's may be taken for the peer's.
+ */
+static bool is_nameless(const char *encapsulation)
+{
+	static const char *const nameless[] = { "raw-udp", "tun-udp", NULL };
+
+	return g_strv_contains(nameless, encapsulation);
+}
+
+static int verify_nameless(const EcSettings *s, sd_bus_error *ret_error)
+{
+	bool all = s->encapsulation != NULL;
+	const char *underlay = s->underlay ? s->underlay : "vpn";
+	const char *asked = s->roam ? "roam 'yes'" : "remote";
+
+	for (char **e = s->encapsulation; e && *e; e++)
+		all = all && is_nameless(*e);
+	if (!s->roam && s->remote)
+		return 0;
+	if (!s->roam && !all)
+		return ec_error(ret_error, EC_ERROR_INVALID_SETTING,
+				"remote: the address or host name of the peer is missing");
+	if (!s->roam)
+		return ec_error(ret_error, EC_ERROR_INVALID_SETTING,
+				"remote: the address or host name of the peer is missing; to wait for a "
+				"client that nobody authenticates set roam=yes");
+	if (!all || s->control != EC_CONTROL_STATIC)
+		return ec_error(ret_error, EC_ERROR_INVALID_SETTING,
+				"%s: allowed with control=static and encapsulation=raw-udp or tun-udp",
+				asked);
+	if (!s->remote && !g_str_equal(underlay, "any") && !g_str_has_prefix(underlay, "device:"))
+		return ec_error(ret_error, EC_ERROR_INVALID_SETTING,
+				"underlay '%s': which VPN it is shows by the way to the remote, and there is "
+				"none; allowed is device:IFNAME or any",
+				underlay);
+	return 0;
+}
+
 static int verify_tunnel(const EcSettings *s, sd_bus_error *ret_error)
 {
 	EcAddress local = { 0 }, remote;
 
 	if (!s->name)
 		return ec_error(ret_error, EC_ERROR_INVALID_SETTING, "name: a tunnel needs one");
-	if (!s->remote)
-		return ec_error(ret_error, EC_ERROR_INVALID_SETTING,
-				"remote: the address or host name of the peer is missing");
+	if (verify_nameless(s, ret_error) < 0)
+		return -EINVAL;
 	if (s->local && ec_address_from_string(s->local, &local) < 0)
 		return -EINVAL;
-	for (char **r = s->remote; s->local && *r; r++) {
+	for (char **r = s->remote; s->local && r && *r; r++) {
 		if (ec_address_from_string(*r, &remote) == 0 && remote.family != local.family)
 			return ec_error(ret_error, EC_ERROR_INVALID_SETTING,
 					"local and remote: %s and %s are not of one IP version",
@@ -206,7 +243,6 @@ int ec_settings_check_supported(const EcSettings *s, sd_bus_error *ret_error)
 	} row[] = {
 		{ s->control > EC_CONTROL_STATIC, "control",
 				ec_settings_word("control", s->control), "ethercord or static" },
-		{ s->data_plane == EC_DATA_PLANE_USER, "data-plane", "user", "auto or kernel" },
 		{ s->fidelity != EC_FIDELITY_BRIDGE, "fidelity",
 				ec_settings_word("fidelity", s->fidelity), "bridge" },
 		{ s->guard && !g_str_equal(s->guard[0], "auto") &&

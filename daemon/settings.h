@@ -46,6 +46,13 @@ typedef enum EcFullFrames {
 	_EC_FULL_FRAMES_MAX,
 } EcFullFrames;
 
+typedef enum EcSplit {
+	EC_SPLIT_AUTO,
+	EC_SPLIT_YES,
+	EC_SPLIT_NO,
+	_EC_SPLIT_MAX,
+} EcSplit;
+
 typedef enum EcFidelity {
 	EC_FIDELITY_BRIDGE,
 	EC_FIDELITY_TRANSPARENT,
@@ -93,6 +100,8 @@ typedef struct EcSettings {
 	char *mac;
 	uint32_t mtu;    /* bytes, 0 = auto */
 	int full_frames; /* EcFullFrames */
+	int split;       /* EcSplit */
+	bool roam;
 	char **address;
 	char *bridge;
 	bool bridge_create;

@@ -246,12 +246,17 @@ static void test_verify(void)
 
 static void test_supported(void)
 {
-	static const char *const words[] = { "compat=dynamic-fou", "data-plane=user",
-		"fidelity=wire", "guard=dhcp", "link-loss-forwarding=yes" };
-	g_autoptr(EcSettings) plain =
-			parse(EC_SCOPE_LISTENER, "name=l guard=auto data-plane=kernel");
+	static const char *const words[] = { "compat=dynamic-fou", "fidelity=wire", "guard=dhcp",
+		"link-loss-forwarding=yes" };
+	static const char *const fine[] = { "name=l guard=auto data-plane=kernel",
+		"name=l guard=none data-plane=user split=yes",
+		"name=l encapsulation=raw-udp,tun-udp" };
 
-	g_assert_cmpint(ec_settings_check_supported(plain, NULL), ==, 0);
+	for (size_t i = 0; i < EC_ELEMENTS(fine); i++) {
+		g_autoptr(EcSettings) s = parse(EC_SCOPE_LISTENER, fine[i]);
+
+		g_assert_cmpint(ec_settings_check_supported(s, NULL), ==, 0);
+	}
 	for (size_t i = 0; i < EC_ELEMENTS(words); i++) {
 		g_auto(sd_bus_error) error = SD_BUS_ERROR_NULL;
 		g_autoptr(EcSettings) s = parse(EC_SCOPE_LISTENER, words[i]);
@@ -320,6 +325,10 @@ static void test_tunnel_settings(void)
 				"anna",
 				"name=office.anna mode=join-remote remote=10.8.0.2 interface=lap "
 				"bridge=br1 mtu=1400" },
+		{ "name=office data-plane=user split=yes encapsulation=raw-udp,vxlan", "", "a",
+				"name=office.a mode=point-to-point remote=10.8.0.2 "
+				"interface=ec-a data-plane=user split=yes "
+				"encapsulation=raw-udp,vxlan" },
 		{ "name=office interface=x%n.y", "", "a",
 				"name=office.a mode=point-to-point remote=10.8.0.2 interface=x0.y" },
 		{ "name=office", "a address=192.0.2.1/24,fd00::1/64", "a",

@@ -68,6 +68,8 @@ static const struct Sample {
 					"02-00-5e-10-00-01" } },
 	{ "mtu", { "1500", NULL, "0", "68", "65535" }, { "65536", "-1", "auto" } },
 	{ "full-frames", { "yes", NULL, "auto", "no" }, { "true", "1" } },
+	{ "split", { "yes", NULL, "auto", "no" }, { "true", "1", "YES", "yes " } },
+	{ "roam", { "yes", "TRUE", "on", "1" }, { "maybe", "2", "y", "auto" } },
 	{ "address", { "192.0.2.1/24,fd00::1/64", "192.0.2.1/24 fd00::1/64" },
 			{ "192.0.2.1/33", "host/24", "192.0.2.1/24,192.0.2.1/24" } },
 	{ "bridge", { "br-lan" }, { "1234567890123456", "../br0", "br 0", "\xff" } },
@@ -375,12 +377,12 @@ static void test_scopes(void)
 		{ EC_SCOPE_TUNNEL, "tunnel",
 				"name mode remote local port control key identity underlay "
 				"encapsulation data-plane id data-port remote-data-port interface mac "
-				"mtu full-frames address bridge bridge-create attach fidelity guard "
-				"storm-limit keepalive-interval keepalive-timeout gre-keepalive "
-				"link-loss-forwarding ttl dscp fwmark autostart" },
+				"mtu full-frames split roam address bridge bridge-create attach "
+				"fidelity guard storm-limit keepalive-interval keepalive-timeout "
+				"gre-keepalive link-loss-forwarding ttl dscp fwmark autostart" },
 		{ EC_SCOPE_LISTENER, "listener",
 				"name mode port key underlay allow max-peers interface encapsulation "
-				"compat bridge bridge-create data-plane data-port mtu full-frames "
+				"compat bridge bridge-create data-plane data-port mtu full-frames split "
 				"fidelity guard storm-limit keepalive-interval keepalive-timeout ttl "
 				"dscp fwmark link-loss-forwarding autostart local" },
 		{ EC_SCOPE_PEER, "peer", "key allow mtu bridge interface mac address" },
@@ -413,6 +415,8 @@ static void test_other_scope(void)
 		{ EC_SCOPE_TUNNEL, "allow", "10.0.0.0/8", "allow: not a setting of a tunnel" },
 		{ EC_SCOPE_TUNNEL, "max-peers", "2", "max-peers: not a setting of a tunnel" },
 		{ EC_SCOPE_LISTENER, "remote", "a", "remote: not a setting of a listener" },
+		{ EC_SCOPE_LISTENER, "roam", "yes", "roam: not a setting of a listener" },
+		{ EC_SCOPE_PEER, "split", "yes", "split: not a setting of a peer" },
 		{ EC_SCOPE_LISTENER, "address", "10.0.0.1/8",
 				"address: not a setting of a listener" },
 		{ EC_SCOPE_PEER, "mode", "join-remote",
@@ -584,8 +588,64 @@ static void test_verify(void)
 	}
 }
 
+#define WAITS "name=a control=static roam=yes"
+#define ROAM_ALLOWED "roam 'yes': allowed with control=static and encapsulation=raw-udp or tun-udp"
+
+/* Who takes whoever comes for the peer has to say so, and only where nothing else is possible. */
+static void test_verify_nameless(void)
+{
+	static const struct {
+		const char *settings, *part; /* NULL: verifies */
+	} row[] = {
+		/* Without roam a remote is needed, whatever the format. */
+		{ "name=a remote=192.0.2.1 encapsulation=raw-udp control=static", NULL },
+		{ "name=a remote=192.0.2.1 encapsulation=tun-udp", NULL },
+		{ "name=a encapsulation=raw-udp", "set roam=yes" },
+		{ "name=a encapsulation=tun-udp,raw-udp control=static", "set roam=yes" },
+		{ "name=a roam=no encapsulation=raw-udp", "set roam=yes" },
+		{ "name=a encapsulation=vxlan control=static", "of the peer is missing" },
+		{ "name=a encapsulation=raw-udp,vxlan control=static", "of the peer is missing" },
+		/* With it. */
+		{ WAITS " remote=192.0.2.1 encapsulation=raw-udp", NULL },
+		{ WAITS " remote=192.0.2.1 encapsulation=raw-udp,tun-udp underlay=wireguard",
+				NULL },
+		{ WAITS " encapsulation=raw-udp underlay=any", NULL },
+		{ WAITS " encapsulation=tun-udp underlay=device:wg0", NULL },
+		{ "name=a roam=yes remote=192.0.2.1 encapsulation=raw-udp", ROAM_ALLOWED },
+		{ "name=a roam=yes control=ethercord encapsulation=raw-udp underlay=any",
+				ROAM_ALLOWED },
+		{ WAITS " remote=192.0.2.1", ROAM_ALLOWED },
+		{ WAITS " remote=192.0.2.1 encapsulation=auto", ROAM_ALLOWED },
+		{ WAITS " remote=192.0.2.1 encapsulation=vxlan", ROAM_ALLOWED },
+		{ WAITS " remote=192.0.2.1 encapsulation=raw-udp,gretap", ROAM_ALLOWED },
+		{ WAITS " underlay=any encapsulation=gretap-fou", ROAM_ALLOWED },
+		/* Nobody to find the way to. */
+		{ WAITS " encapsulation=raw-udp", "underlay 'vpn': which VPN it is shows by" },
+		{ WAITS " encapsulation=raw-udp underlay=vpn", "allowed is device:IFNAME or any" },
+		{ WAITS " encapsulation=tun-udp underlay=ipsec", "underlay 'ipsec'" },
+		{ WAITS " encapsulation=tun-udp underlay=openvpn", "underlay 'openvpn'" },
+	};
+
+	for (size_t i = 0; i < EC_ELEMENTS(row); i++) {
+		g_auto(sd_bus_error) error = SD_BUS_ERROR_NULL;
+		g_autoptr(EcSettings) s = unit_settings(row[i].settings);
+		int r = ec_settings_verify(s, &error);
+
+		if (!row[i].part && r < 0)
+			g_error("%s: %s", row[i].settings, error.message);
+		if (!row[i].part)
+			continue;
+		unit_assert_error(r, &error, "InvalidSetting", row[i].part);
+		/* What would not help is not advised. */
+		if (!strstr(row[i].part, "set roam=yes"))
+			g_assert_null(strstr(error.message, "set roam=yes"));
+	}
+}
+
 static void test_words(void)
 {
+	g_assert_cmpstr(ec_settings_word("split", EC_SPLIT_AUTO), ==, "auto");
+	g_assert_cmpstr(ec_settings_word("split", EC_SPLIT_NO), ==, "no");
 	g_assert_cmpstr(ec_settings_word("mode", EC_MODE_JOIN_REMOTE), ==, "join-remote");
 	g_assert_cmpstr(ec_settings_word("control", EC_CONTROL_STATIC), ==, "static");
 	g_assert_cmpstr(ec_settings_word("data-plane", EC_DATA_PLANE_USER), ==, "user");
@@ -618,6 +678,7 @@ int main(int argc, char *argv[])
 	g_test_add_func("/settings/secret", test_secret);
 	g_test_add_func("/settings/lists", test_lists);
 	g_test_add_func("/settings/verify", test_verify);
+	g_test_add_func("/settings/verify-nameless", test_verify_nameless);
 	g_test_add_func("/settings/words", test_words);
 	int r = g_test_run();
 	sd_bus_close_unref(bus);
