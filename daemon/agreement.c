@@ -44,13 +44,21 @@ static const EcControlEncap *offered(const EcControlMessage *welcome, const EcEn
 	return NULL;
 }
 
-static bool is_candidate(const EcAgreementSide *own, const EcEncap *encap)
+/* Ours of that name: the first, in the data plane that is preferred; NULL. */
+static const EcEncap *candidate(const EcAgreementSide *own, const char *name)
 {
 	for (const EcEncap *const *e = own->candidates; *e; e++) {
-		if (*e == encap)
-			return true;
+		if (g_str_equal((*e)->name, name))
+			return *e;
 	}
-	return false;
+	return NULL;
+}
+
+static bool is_among(const EcEncap *const *list, size_t n, const char *name)
+{
+	while (n > 0 && !g_str_equal(list[n - 1]->name, name))
+		n--;
+	return n > 0;
 }
 
 static bool is_auto(const EcSettings *s)
@@ -66,13 +74,13 @@ static void in_common(const EcAgreementSide *own, const EcControlMessage *welcom
 	size_t n = 0;
 
 	for (size_t i = 0; theirs && i < welcome->n_encaps && n < EC_ENCAPS_MAX; i++) {
-		const EcEncap *e = ec_encap_find(welcome->encaps[i].name);
+		const EcEncap *e = candidate(own, welcome->encaps[i].name);
 
-		if (e && is_candidate(own, e))
+		if (e && !is_among(ret, n, e->name))
 			ret[n++] = e;
 	}
 	for (const EcEncap *const *e = own->candidates; !theirs && *e && n < EC_ENCAPS_MAX; e++) {
-		if (offered(welcome, *e))
+		if (offered(welcome, *e) && !is_among(ret, n, (*e)->name))
 			ret[n++] = *e;
 	}
 	ret[n] = NULL;
@@ -85,7 +93,7 @@ static const EcEncap *pick(const EcAgreementSide *own, const EcControlMessage *w
 {
 	const EcEncap *here = own->before.encap, *last = NULL;
 	const EcEncap *there =
-			welcome->encapsulation[0] ? ec_encap_find(welcome->encapsulation) : NULL;
+			welcome->encapsulation[0] ? candidate(own, welcome->encapsulation) : NULL;
 
 	for (const EcEncap *const *e = common; *e; e++) {
 		if (!is_refused(own, *e) && (here ? *e == here : *e == there))
@@ -142,6 +150,20 @@ static void choose_ports(const EcAgreementSide *own, const EcControlEncap *there
 		port = there->data_port;
 	a->data_port = port ? port : a->encap->data_port;
 	a->remote_data_port = there->data_port ? there->data_port : a->encap->data_port;
+	if (own->settings->data_port)
+		return;
+	if (a->encap->worker && own->before.encap == a->encap)
+		a->data_port = own->before.data_port;
+	else
+		a->data_port = own->free_port(a->encap, a->data_port, own->userdata);
+}
+
+/* Pieces are for workers at both ends. */
+static void choose_split(const EcAgreementSide *own, const char *their_plane, EcAgreement *a)
+{
+	a->joins = a->encap->worker && g_str_equal(their_plane, "user");
+	a->split = a->joins && own->settings->split != EC_SPLIT_NO &&
+		   (own->split || own->settings->split == EC_SPLIT_YES);
 }
 
 /* One port for both directions is all that the plain form of such a kind has. */
@@ -258,14 +280,19 @@ int ec_agreement_choose(const EcAgreementSide *own, const EcControlMessage *welc
 		return ec_error(ret_error, EC_ERROR_INVALID_SETTING,
 				"data-port '%u': with a NAT between the ends allowed is 1 to %d",
 				a.data_port, UINT16_MAX - 1);
+	choose_split(own, offered(welcome, a.encap)->plane, &a);
 	choose_mtu(own, welcome, &a);
 	/* What the path was found to carry holds as long as it is the same path. */
 	if (own->before.lesser && ec_agreement_same_cord(&a, &own->before) &&
-			a.path_mtu == own->before.path_mtu) {
+			a.path_mtu == own->before.path_mtu && !a.split) {
 		a.mtu = MIN(a.mtu, own->before.mtu);
 		a.size = MIN(a.size, own->before.size);
 		a.lesser = true;
 	}
+	if (own->before.split && own->settings->split != EC_SPLIT_NO && a.joins &&
+			ec_agreement_same_cord(&a, &own->before) &&
+			a.path_mtu == own->before.path_mtu)
+		a.split = true;
 	choose_mac(own, welcome->mac, &a);
 	*ret = a;
 	return 0;
@@ -273,10 +300,24 @@ int ec_agreement_choose(const EcAgreementSide *own, const EcControlMessage *welc
 
 /* Acceptor */
 
+/* What ec_manager_free_port() may come to: a peer cannot have just any port opened. */
+#define PORTS_OFFERED 4096
+
+/* The port that was offered, by which the dialer found it. */
+static uint16_t own_port(
+		const EcAgreementSide *own, const EcControlMessage *choose, const EcEncap *encap)
+{
+	if (own->settings->data_port)
+		return own->settings->data_port;
+	return encap->worker && choose->remote_data_port ? choose->remote_data_port
+							 : encap->data_port;
+}
+
 static int check_numbers(const EcAgreementSide *own, const EcControlMessage *choose,
 		const EcEncap *encap, sd_bus_error *ret_error)
 {
-	uint16_t port = own->settings->data_port;
+	uint16_t port = own_port(own, choose, encap);
+	bool kept = own->before.encap == encap && own->before.data_port == port;
 
 	if (choose->mtu < EC_MTU_KERNEL_MIN || choose->mtu > 65535)
 		return ec_error(ret_error, EC_ERROR_INVALID_SETTING,
@@ -295,8 +336,12 @@ static int check_numbers(const EcAgreementSide *own, const EcControlMessage *cho
 		return ec_error(ret_error, EC_ERROR_INVALID_SETTING,
 				"id '%u': allowed with %s is 1 to %u", choose->id, encap->name,
 				encap->id_max);
-	if (encap->id_max && !own->is_free(encap, choose->id, port ? port : encap->data_port,
-					     own->userdata))
+	bool offered = port >= encap->data_port && port < encap->data_port + PORTS_OFFERED;
+
+	if ((encap->flags & EC_ENCAP_UDP) && !kept && port != own->settings->data_port &&
+			(!offered || own->free_port(encap, port, own->userdata) != port))
+		return ec_error(ret_error, EC_ERROR_EXISTS, "data-port '%u' is taken here", port);
+	if (encap->id_max && !own->is_free(encap, choose->id, port, own->userdata))
 		return ec_error(ret_error, EC_ERROR_EXISTS, "id '%u' is taken here", choose->id);
 	return 0;
 }
@@ -304,10 +349,10 @@ static int check_numbers(const EcAgreementSide *own, const EcControlMessage *cho
 int ec_agreement_accept(const EcAgreementSide *own, const EcControlMessage *choose,
 		EcAgreement *ret, sd_bus_error *ret_error)
 {
-	const EcEncap *encap = ec_encap_find(choose->encapsulation);
+	const EcEncap *encap = candidate(own, choose->encapsulation);
 	static const uint8_t none[6];
 
-	if (!encap || !is_candidate(own, encap))
+	if (!encap)
 		return ec_error(ret_error, EC_ERROR_NOT_SUPPORTED,
 				"encapsulation '%s' was not offered", choose->encapsulation);
 	int r = check_numbers(own, choose, encap, ret_error);
@@ -324,10 +369,11 @@ int ec_agreement_accept(const EcAgreementSide *own, const EcControlMessage *choo
 		       !ec_address_equal(&choose->local, &own->remote),
 	};
 	if (encap->flags & EC_ENCAP_UDP) {
-		a.data_port = own->settings->data_port ? own->settings->data_port
-						       : encap->data_port;
+		a.data_port = own_port(own, choose, encap);
 		a.remote_data_port = choose->data_port;
 	}
+	a.joins = encap->worker && g_str_equal(choose->plane, "user");
+	a.split = a.joins && choose->split && own->settings->split != EC_SPLIT_NO;
 	/* What was learned of the NAT stays until it is learned anew. */
 	if (a.nat && ec_agreement_same_cord(&a, &own->before) && own->before.nat) {
 		a.remote_data_port = own->before.remote_data_port;
@@ -359,6 +405,7 @@ EcSettings *ec_agreement_terms(const EcAgreement *a, const EcSettings *settings)
 		s->local = g_strdup(ec_address_to_string(&a->local, text));
 	g_strfreev(s->encapsulation);
 	s->encapsulation = g_strdupv((char *[]){ (char *)a->encap->name, NULL });
+	s->data_plane = a->encap->worker ? EC_DATA_PLANE_USER : EC_DATA_PLANE_KERNEL;
 	s->id = a->id;
 	s->data_port = a->data_port;
 	s->remote_data_port = shared ? a->data_port : a->remote_data_port;
@@ -414,10 +461,12 @@ void ec_cord_save(const char *runtime_dir, const char *name, const EcCord *c)
 	} number[] = { { "id", a->id }, { "data-port", a->data_port },
 		{ "remote-data-port", a->remote_data_port }, { "mtu", a->mtu }, { "size", a->size },
 		{ "path-mtu", a->path_mtu }, { "nat", a->nat }, { "lesser", a->lesser },
-		{ "proven", c->proven }, { "instance", c->instance } };
+		{ "split", a->split }, { "joins", a->joins }, { "proven", c->proven },
+		{ "instance", c->instance } };
 	char mac[18];
 
 	put_text(f, "encapsulation", a->encap->name);
+	put_text(f, "data-plane", ec_encap_plane(a->encap));
 	put_text(f, "listener", c->listener);
 	put_text(f, "peer", c->peer);
 	put_text(f, "interface", c->interface);
@@ -453,7 +502,9 @@ bool ec_cord_load(const char *runtime_dir, const char *name, EcCord *ret)
 	g_autofree char *encap = g_key_file_get_value(f, GROUP, "encapsulation", NULL);
 	g_autofree char *mode = g_key_file_get_value(f, GROUP, "mode", NULL);
 	g_autofree char *mac = g_key_file_get_value(f, GROUP, "mac", NULL);
-	EcCord c = { .agreement.encap = encap ? ec_encap_find(encap) : NULL };
+	g_autofree char *plane = g_key_file_get_value(f, GROUP, "data-plane", NULL);
+	EcCord c = { .agreement.encap = encap ? ec_encap_find_in(encap, plane ? plane : "kernel")
+					      : NULL };
 	EcAgreement *a = &c.agreement;
 
 	if (!a->encap)
@@ -466,6 +517,8 @@ bool ec_cord_load(const char *runtime_dir, const char *name, EcCord *ret)
 	a->path_mtu = (uint32_t)g_key_file_get_uint64(f, GROUP, "path-mtu", NULL);
 	a->nat = g_key_file_get_uint64(f, GROUP, "nat", NULL);
 	a->lesser = g_key_file_get_uint64(f, GROUP, "lesser", NULL);
+	a->split = g_key_file_get_uint64(f, GROUP, "split", NULL);
+	a->joins = g_key_file_get_uint64(f, GROUP, "joins", NULL);
 	c.proven = g_key_file_get_uint64(f, GROUP, "proven", NULL);
 	c.instance = g_key_file_get_uint64(f, GROUP, "instance", NULL);
 	if (mac)

@@ -22,6 +22,8 @@ typedef struct EcAgreement {
 	uint32_t path_mtu;         /* the smaller of what both ends see, bytes, 0 unknown */
 	uint8_t mac[6];            /* of the interface at this end */
 	uint8_t group;             /* that probes to the peer go to, see EcLivenessSpec */
+	bool split;                /* frames larger than the path go in pieces */
+	bool joins;                /* both ends are workers: pieces are put together */
 	bool lesser;               /* nothing carried full frames: size is what crosses */
 	bool nat;                  /* addresses are translated between the ends */
 } EcAgreement;
@@ -37,8 +39,12 @@ typedef struct EcAgreementSide {
 	uint8_t mac[6];
 	EcAgreement before;            /* of a cord that is still there, or no encap */
 	const EcEncap *const *refused; /* by the path, in this round of trying */
+	bool split;                    /* the path was found to drop fragments */
 	/* Whether an interface with this id would be none of this machine's others. */
 	bool (*is_free)(const EcEncap *encap, uint32_t id, uint16_t data_port, void *userdata);
+	/* A UDP port of ours that no other tunnel shares with this remote: `wanted` where the kind
+	 * tells its tunnels apart by more than that. */
+	uint16_t (*free_port)(const EcEncap *encap, uint16_t wanted, void *userdata);
 	void *userdata;
 } EcAgreementSide;
 

@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "control-abilities.h"
 #include "control-acceptor.h"
 #include "control.h"
 #include "log.h"
@@ -227,7 +228,7 @@ static int make_welcome(EcManager *m, const Claim *c, const EcChannel *channel,
 		r = check_path(c, &path, from, ret_error);
 	if (r < 0)
 		return r;
-	ec_session_greet(m, s, c->tunnel, candidates, &path, ret);
+	ec_session_greet(m, s, c->tunnel, from, candidates, &path, ret);
 	if (c->listener)
 		g_strlcpy(ret->name, c->listener->settings->name, sizeof(ret->name));
 	return 0;

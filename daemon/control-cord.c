@@ -6,9 +6,11 @@
 #include <linux/if_link.h>
 #include <string.h>
 
+#include "control-abilities.h"
 #include "log.h"
 #include "manager.h"
 #include "path.h"
+#include "worker-host.h"
 
 /*
  * DOC: Theory of operation
@@ -33,13 +35,9 @@
 
 #define LABEL_DIALER "EXPORTER-ethercord-dialer"
 #define LABEL_ACCEPTOR "EXPORTER-ethercord-acceptor"
-#define IDS_OFFERED 8
 /* A proof says nothing unless the peer's end was there for so much of it. */
 #define READY_PROOF_USEC (EC_LIVENESS_PROVE_USEC / 2)
 #define ROUNDS_MAX 16 /* of one channel: each has an interface made */
-/* Below 2^24, as VNIs are, and above what people give by hand. */
-#define ID_MIN 0x10000
-#define ID_MAX 0xffffff
 
 static const EcLivenessOps liveness_ops;
 
@@ -70,145 +68,6 @@ void ec_cord_settle_terms(EcSession *s)
 	s->terms = ec_settings_free(s->terms);
 	if (s->agreement.encap)
 		s->terms = ec_agreement_terms(&s->agreement, s->tunnel->settings);
-}
-
-/* Abilities */
-
-static bool is_possible(EcManager *m, const EcSettings *s, const EcEncap *e, int family)
-{
-	return ec_manager_can_do(m, e) && ec_encap_verify(e, s, family, NULL) >= 0;
-}
-
-int ec_session_abilities(EcManager *m, const EcSettings *settings, const EcAddress *remote,
-		const EcEncap *ret[static EC_ENCAPS_MAX + 1], EcPath *ret_path,
-		sd_bus_error *ret_why)
-{
-	EcUnderlay *u = NULL;
-	size_t kept = 0;
-
-	ec_encap_candidates(settings, remote->family, ret);
-	for (size_t i = 0; ret[i]; i++) {
-		if (is_possible(m, settings, ret[i], remote->family))
-			ret[kept++] = ret[i];
-	}
-	ret[kept] = NULL;
-	if (!kept)
-		return ec_error(ret_why, EC_ERROR_NOT_SUPPORTED,
-				"this kernel can do none of the encapsulations allowed");
-	int r = ec_path_to(m, settings, remote, ret, ret_path, &u, ret_why);
-	if (r > 0 && u)
-		ec_underlays_release(m->underlays, u);
-	return r == 0 ? -EHOSTUNREACH : r;
-}
-
-EcSettings *ec_session_answering(const EcSettings *settings, const EcChannel *c)
-{
-	EcSettings *s = ec_settings_copy(settings);
-	char text[INET6_ADDRSTRLEN];
-
-	if (!s->local)
-		s->local = g_strdup(ec_address_to_string(ec_channel_local(c), text));
-	return s;
-}
-
-static uint32_t bridge_mtu(EcManager *m, const EcSettings *s)
-{
-	g_auto(EcLink) link = { 0 };
-
-	return s->bridge && ec_kernel_link_by_name(m->kernel, s->bridge, &link, NULL) > 0 ? link.mtu
-											  : 0;
-}
-
-/* A bridge may have been told to forward the usual address, as for LLDP. It cannot be told to
- * forward number 2, of the slow protocols (linux/if_bridge.h, BR_GROUPFWD_RESTRICTED). */
-static uint32_t probe_group(EcManager *m, const EcSettings *s)
-{
-	g_auto(EcLink) link = { 0 };
-	const struct nlattr *mask = NULL;
-
-	if (s->bridge && ec_kernel_link_by_name(m->kernel, s->bridge, &link, NULL) > 0 && link.data)
-		mask = nla_find(nla_data(link.data), nla_len(link.data), IFLA_BR_GROUP_FWD_MASK);
-	bool forwards = mask && nla_len(mask) >= 2 && (nla_get_u16(mask) & (1U << EC_PROBE_GROUP));
-	return forwards ? 2 : EC_PROBE_GROUP;
-}
-
-static void own_mac(EcManager *m, const EcSettings *s, uint8_t ret[static 6])
-{
-	if (s->mac)
-		(void)ec_mac_from_string(s->mac, ret);
-	else
-		ec_manager_mac(m, "tunnel", s->name, ret);
-}
-
-static bool is_free(const EcEncap *encap, uint32_t id, uint16_t port, void *userdata)
-{
-	const EcTunnel *t = userdata;
-
-	return ec_manager_id_is_free(t->manager, encap, id, port, &t->remote, t);
-}
-
-static void look_at_self(EcSession *s, const EcEncap *const *candidates, const EcPath *path,
-		const EcAddress *remote, EcAgreementSide *ret)
-{
-	EcTunnel *t = s->tunnel;
-
-	*ret = (EcAgreementSide){
-		.settings = t->settings,
-		.candidates = candidates,
-		.local = path->local,
-		.remote = *remote,
-		.path_mtu = path->mtu,
-		.bridge_mtu = bridge_mtu(t->manager, t->settings),
-		.before = s->agreement,
-		.refused = s->refused,
-		.is_free = is_free,
-		.userdata = t,
-	};
-	own_mac(t->manager, t->settings, ret->mac);
-}
-
-void ec_session_greet(EcManager *m, const EcSettings *settings, const EcTunnel *t,
-		const EcEncap *const *candidates, const EcPath *path, EcControlMessage *ret)
-{
-	const EcSession *s = t ? t->session : NULL;
-
-	*ret = (EcControlMessage){
-		.type = EC_CONTROL_WELCOME,
-		.protocol = EC_CONTROL_PROTOCOL,
-		.minor = EC_CONTROL_MINOR,
-		.nonce = s ? s->nonce : 0,
-		.instance = ec_session_instance(m, settings->name),
-		.bridged = settings->bridge != NULL,
-		.any_order = !settings->encapsulation ||
-			     g_str_equal(settings->encapsulation[0], "auto"),
-		.path_mtu = path->mtu,
-		.mtu = settings->mtu,
-		.bridge_mtu = bridge_mtu(m, settings),
-		.probe_group = probe_group(m, settings),
-	};
-	g_strlcpy(ret->name, settings->name, sizeof(ret->name));
-	g_strlcpy(ret->full_frames, ec_settings_word("full-frames", settings->full_frames),
-			sizeof(ret->full_frames));
-	own_mac(m, settings, ret->mac);
-	for (const EcEncap *const *e = candidates; *e && ret->n_encaps < EC_CONTROL_ENCAPS_MAX;
-			e++) {
-		EcControlEncap *c = &ret->encaps[ret->n_encaps++];
-
-		g_strlcpy(c->name, (*e)->name, sizeof(c->name));
-		g_strlcpy(c->plane, "kernel", sizeof(c->plane));
-		if ((*e)->flags & EC_ENCAP_UDP)
-			c->data_port = settings->data_port ? settings->data_port : (*e)->data_port;
-	}
-	if (s && s->agreement.encap) {
-		g_strlcpy(ret->encapsulation, s->agreement.encap->name, sizeof(ret->encapsulation));
-		ret->id = s->agreement.id;
-	}
-	for (unsigned i = 0; i < 1000 && ret->n_ids < IDS_OFFERED; i++) {
-		uint32_t id = (uint32_t)g_random_int_range(ID_MIN, ID_MAX + 1);
-
-		if (ec_manager_id_is_unused(m, id))
-			ret->ids[ret->n_ids++] = id;
-	}
 }
 
 static void note_refused(EcSession *s, uint32_t size)
@@ -243,17 +102,19 @@ static void send_choose(EcSession *s)
 		.local = *ec_channel_local(s->channel),
 		.id = a->id,
 		.data_port = a->data_port,
+		.remote_data_port = a->remote_data_port,
 		.path_mtu = a->path_mtu,
 		.mtu = a->mtu,
 		.size = a->size,
 		.round = ++s->round,
-		.probe_group = probe_group(t->manager, t->settings),
+		.probe_group = ec_session_probe_group(t->manager, t->settings),
 	};
 
 	g_strlcpy(m.name, ec_tunnel_name(t), sizeof(m.name));
 	g_strlcpy(m.mode, ec_settings_word("mode", t->settings->mode), sizeof(m.mode));
 	g_strlcpy(m.encapsulation, a->encap->name, sizeof(m.encapsulation));
-	g_strlcpy(m.plane, "kernel", sizeof(m.plane));
+	g_strlcpy(m.plane, ec_encap_plane(a->encap), sizeof(m.plane));
+	m.split = a->split;
 	memcpy(m.mac, a->mac, sizeof(m.mac));
 	ec_channel_send(s->channel, &m);
 }
@@ -364,7 +225,7 @@ void ec_cord_try_another(EcSession *s)
 
 	if (ec_session_abilities(t->manager, t->settings, &t->remote, candidates, &path, NULL) < 0)
 		return;
-	look_at_self(s, candidates, &path, &t->remote, &side);
+	ec_session_look_at_self(s, candidates, &path, &t->remote, &side);
 	side.refused = this;
 	if (ec_agreement_choose(&side, s->welcome, &other, NULL) < 0)
 		return;
@@ -385,7 +246,7 @@ int ec_cord_choose(EcSession *s, sd_bus_error *ret_error)
 
 	if (r < 0)
 		return r;
-	look_at_self(s, candidates, &path, remote, &side);
+	ec_session_look_at_self(s, candidates, &path, remote, &side);
 	/* A cord that carries frames is not given up because it could carry larger ones. */
 	r = s->crossed && s->refused[0] && settle_for_less(s, &side, &a, ret_error) >= 0
 			    ? 0
@@ -420,7 +281,7 @@ int ec_cord_accept(EcSession *s, const EcControlMessage *choose, sd_bus_error *r
 				ROUNDS_MAX);
 	if (r < 0)
 		return r;
-	look_at_self(s, candidates, &path, remote, &side);
+	ec_session_look_at_self(s, candidates, &path, remote, &side);
 	r = ec_agreement_accept(&side, choose, &a, ret_error);
 	if (r >= 0)
 		r = take_keys(s);
@@ -469,7 +330,11 @@ void ec_cord_set_live(EcSession *s)
 	g_autoptr(GString) sentence = g_string_new(NULL);
 	const EcEncap *used = s->agreement.encap;
 
-	if (s->agreement.lesser || s->crossed < s->agreement.mtu) {
+	if (s->agreement.split && s->split) {
+		g_string_printf(sentence,
+				"the path drops fragments: large frames go in pieces with %s",
+				used->name);
+	} else if (s->agreement.lesser || s->crossed < s->agreement.mtu) {
 		g_string_printf(sentence,
 				"the path drops fragments: packets of up to %u bytes cross with "
 				"%s, larger ones do not",
@@ -495,6 +360,13 @@ static void set_lost(EcSession *s)
 	if (news)
 		ec_tunnel_event(s->tunnel, "peer-lost", NULL);
 	ec_tunnel_refresh(s->tunnel);
+}
+
+/* Small frames cross and full ones do not: pieces will. */
+static bool can_split(const EcSession *s, uint32_t size)
+{
+	return size > 0 && s->agreement.joins && !s->agreement.split &&
+	       s->tunnel->settings->split != EC_SPLIT_NO;
 }
 
 static void on_proved(EcLiveness *l, uint32_t size, void *userdata)
@@ -523,7 +395,10 @@ static void on_proved(EcLiveness *l, uint32_t size, void *userdata)
 		if (s->phase != EC_PHASE_LIVE || s->unattended <= ec_session_now(s))
 			set_lost(s);
 	} else if (s->channel && s->leads && s->ready && enough) {
-		note_refused(s, size);
+		if (can_split(s, size))
+			s->split = true;
+		else
+			note_refused(s, size);
 		ec_session_choose(s);
 	} else if (s->channel) {
 		begin_proof(s); /* until the leader finds another; or the peer was late */
@@ -564,7 +439,15 @@ static void on_found(EcLiveness *l, void *userdata)
 	ec_tunnel_refresh(s->tunnel);
 }
 
+static bool on_inject(const struct iovec *parts, size_t n, void *userdata)
+{
+	EcSession *s = userdata;
+
+	return s->tunnel->worker && ec_worker_host_inject(s->tunnel->worker, parts, n);
+}
+
 static const EcLivenessOps liveness_ops = {
+	.inject = on_inject,
 	.proved = on_proved,
 	.came = on_came,
 	.lost = on_lost,
@@ -601,6 +484,13 @@ static void on_moved(EcMapping *m, const EcAddress *address, uint16_t port, void
 	ec_tunnel_refresh(s->tunnel);
 }
 
+static EcMappingFormat mapping_format(const EcEncap *encap)
+{
+	if (encap->flags & EC_ENCAP_NAMELESS)
+		return encap->flags & EC_ENCAP_ETHERNET ? EC_MAPPING_RAW : EC_MAPPING_IP;
+	return encap->flags & EC_ENCAP_SHARES_PORT ? EC_MAPPING_VXLAN : EC_MAPPING_GRE;
+}
+
 /* Only the end that a NAT hides the other from has to learn. */
 static void follow_mapping(EcSession *s)
 {
@@ -617,7 +507,7 @@ static void follow_mapping(EcSession *s)
 		.ifindex = t->path.ifindex,
 		.family = t->remote.family,
 		.data_port = s->agreement.data_port,
-		.vxlan = s->agreement.encap->flags & EC_ENCAP_SHARES_PORT,
+		.format = mapping_format(s->agreement.encap),
 		.id = s->agreement.id,
 	};
 	s->mapped_ifindex = t->path.ifindex;

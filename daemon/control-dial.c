@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "control-abilities.h"
 #include "control-cord.h"
 #include "manager.h"
 #include "path.h"

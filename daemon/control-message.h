@@ -71,6 +71,7 @@ typedef struct EcControlMessage {
 	char plane[EC_CONTROL_NAME_MAX];         /* s  CHOOSE: of the dialer */
 	uint32_t id;                             /* u  CHOOSE!  WELCOME */
 	uint16_t data_port;                      /* q  CHOOSE "data-port": the dialer receives on */
+	uint16_t remote_data_port;               /* q  CHOOSE "remote-data-port": it sends to */
 	uint32_t path_mtu;    /* u  WELCOME  CHOOSE "path-mtu" bytes, 0 unknown */
 	uint32_t mtu;         /* u  CHOOSE!: of both interfaces, bytes; WELCOME:
 				    what its settings ask, 0 automatic */
@@ -82,6 +83,8 @@ typedef struct EcControlMessage {
 						     probes have to prove, at most mtu */
 	uint8_t mac[6];                        /* ay WELCOME  CHOOSE  READY: exactly 6 bytes; zero
 						     where there is none */
+	bool split;                            /* b  CHOOSE: frames larger than the path go in
+						     pieces, see worker/split.h */
 	uint32_t round;                        /* u  CHOOSE! READY!: 1, 2, ... of one channel */
 	uint64_t seq;                          /* t  PING! PONG! */
 	uint64_t rx_packets, tx_packets;       /* t  PING  PONG "rx-packets" "tx-packets" */

@@ -66,6 +66,7 @@ struct EcSession {
 	int mapped_ifindex;
 	int bound;           /* ifindex that liveness watches */
 	uint32_t crossed;    /* bytes of the largest packet that crossed both ways, 0 none */
+	bool split;          /* the path was found to drop fragments: frames go in pieces */
 	bool barren;         /* the last time, none of the encapsulations carried a frame */
 	uint64_t unattended; /* CLOCK_BOOTTIME µs up to which no answer is no loss */
 	const EcEncap *refused[EC_ENCAPS_MAX + 1]; /* by the path, with ... */
@@ -107,17 +108,6 @@ void ec_session_fill(const EcSession *s, EcWire *wire, EcMtu *mtu);
 uint32_t ec_session_path_mtu(const EcSession *s, uint32_t own);
 EcLivenessStatistics ec_session_statistics(const EcSession *s);
 
-/* What these settings, this kernel and the underlay allow towards an address: as ec_path_to(), but
- * no path is an error, too. */
-int ec_session_abilities(EcManager *m, const EcSettings *settings, const EcAddress *remote,
-		const EcEncap *ret[static EC_ENCAPS_MAX + 1], EcPath *ret_path,
-		sd_bus_error *ret_why);
-/* A copy of the settings with the address that this channel was dialled at as local, where they
- * name none. Free it. */
-EcSettings *ec_session_answering(const EcSettings *settings, const EcChannel *c);
-/* A WELCOME for a peer of this tunnel or of a listener; see control-answer.c. */
-void ec_session_greet(EcManager *m, const EcSettings *settings, const EcTunnel *t,
-		const EcEncap *const *candidates, const EcPath *path, EcControlMessage *ret);
 /* A REFUSE with this reason; and sends it. */
 void ec_session_refusal(EcControlMessage *m, const sd_bus_error *why);
 void ec_session_refuse(EcChannel *c, const sd_bus_error *why);

@@ -170,6 +170,19 @@ static void arm(EcLiveness *l)
 
 /* Sending */
 
+static void send_probe(
+		const EcLiveness *l, const EcProbe *p, const uint8_t key[static EC_PROBE_KEY_SIZE])
+{
+	EcProbeWay way = { .fd = l->fd,
+		.ethernet = l->spec.ethernet,
+		.group = l->spec.group,
+		.inject = l->ops.inject,
+		.userdata = l->userdata };
+
+	memcpy(way.mac, l->spec.mac, sizeof(way.mac));
+	ec_probe_socket_send(&way, p, key);
+}
+
 static void send_request(EcLiveness *l, uint32_t size, bool beat, uint64_t now)
 {
 	Request *q = &l->request[++l->seq % OPEN_MAX];
@@ -187,8 +200,7 @@ static void send_request(EcLiveness *l, uint32_t size, bool beat, uint64_t now)
 	const EcProbe p = { EC_PROBE_REQUEST, hears(l, now), q->size, q->seq, q->stamp };
 	if (beat)
 		l->statistics.sent++;
-	ec_probe_socket_send(
-			l->fd, l->spec.ethernet, l->spec.mac, l->spec.group, &p, l->era[0].keys.tx);
+	send_probe(l, &p, l->era[0].keys.tx);
 }
 
 static uint32_t smallest(const EcLiveness *l)
@@ -319,8 +331,7 @@ static void on_request(EcLiveness *l, Era *era, const EcProbe *p, uint64_t now)
 		return;
 	const EcProbe answer = { EC_PROBE_ANSWER, hears(l, now), p->size, p->seq, p->stamp };
 	if (may_answer(l, now))
-		ec_probe_socket_send(l->fd, l->spec.ethernet, l->spec.mac, l->spec.group, &answer,
-				era->keys.tx);
+		send_probe(l, &answer, era->keys.tx);
 	if (l->mode == PROVING && l->ops.came)
 		l->ops.came(l, p->size + ec_probe_socket_header(l->spec.ethernet), l->userdata);
 	if (l->dead || p->seq != era->window.newest || !era->answered || l->waking)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #pragma once
 
-#include "probe.h"
+#include "probe-socket.h"
 
 /*
  * Does the cord carry frames, how large, and is the peer there? Probes cross the tunnel itself:
@@ -45,6 +45,7 @@ typedef struct EcLivenessOps {
 	void (*came)(EcLiveness *l, uint32_t size, void *userdata);
 	void (*lost)(EcLiveness *l, void *userdata);
 	void (*found)(EcLiveness *l, void *userdata); /* and there it is again */
+	EcProbeInject inject;                         /* see probe-socket.h; may be NULL */
 } EcLivenessOps;
 
 #define EC_LIVENESS_PROVE_USEC 1000000ULL

@@ -19,6 +19,7 @@
 
 #define UDP_SIZE 8
 #define HEADER_SIZE 8 /* VXLAN's, or GRE's with a key */
+#define IP_SIZE 20    /* of the IPv4 packet that a probe is where there is no Ethernet */
 #define GRE_CHECKSUM 0x8000
 #define GRE_KEY 0x2000
 #define GRE_SEQUENCE 0x1000
@@ -120,6 +121,29 @@ static void match_gre(Program *p, uint32_t key)
 	match_probe(p, UDP_SIZE + HEADER_SIZE);
 }
 
+static void match_raw(Program *p, uint32_t id)
+{
+	match_probe(p, UDP_SIZE);
+}
+
+static void match_inner_ip(Program *p, uint32_t id)
+{
+	load(p, BPF_B, UDP_SIZE);
+	need(p, 0x45);
+	load(p, BPF_W, UDP_SIZE + IP_SIZE);
+	need(p, EC_PROBE_MAGIC);
+}
+
+static const struct {
+	void (*match)(Program *p, uint32_t id);
+	size_t size; /* of what precedes the probe, without a GRE sequence number */
+} format[] = {
+	[EC_MAPPING_GRE] = { match_gre, HEADER_SIZE + ETH_HLEN },
+	[EC_MAPPING_VXLAN] = { match_vxlan, HEADER_SIZE + ETH_HLEN },
+	[EC_MAPPING_RAW] = { match_raw, ETH_HLEN },
+	[EC_MAPPING_IP] = { match_inner_ip, IP_SIZE },
+};
+
 static void finish(Program *p)
 {
 	put(p, BPF_RET | BPF_K, UINT32_MAX);
@@ -138,10 +162,7 @@ static void make_filter(Program *p, const EcMappingSpec *spec)
 	match_ip(p, spec->family);
 	load(p, BPF_H, 2);
 	need(p, spec->data_port);
-	if (spec->vxlan)
-		match_vxlan(p, spec->id);
-	else
-		match_gre(p, spec->id);
+	format[spec->format].match(p, spec->id);
 	finish(p);
 }
 
@@ -180,13 +201,13 @@ static bool take_datagram(const EcMappingSpec *spec, const uint8_t *data, size_t
 {
 	size_t at = take_ip(spec, data, n, &ret->source);
 
-	if (!at || n < at + UDP_SIZE + HEADER_SIZE)
+	if (!at || n < at + UDP_SIZE + format[spec->format].size)
 		return false;
 	ret->port = get16(data + at);
 	at += UDP_SIZE;
-	if (!spec->vxlan && (get16(data + at) & GRE_SEQUENCE))
+	if (spec->format == EC_MAPPING_GRE && (get16(data + at) & GRE_SEQUENCE))
 		at += 4;
-	at += HEADER_SIZE + ETH_HLEN;
+	at += format[spec->format].size;
 	if (n < at + EC_PROBE_SIZE)
 		return false;
 	ret->probe = data + at;

@@ -11,12 +11,20 @@
  */
 typedef struct EcMapping EcMapping;
 
+/* What stands between UDP's header and the probe. */
+typedef enum EcMappingFormat {
+	EC_MAPPING_GRE,   /* GRE with a key, with a sequence number or not; Ethernet */
+	EC_MAPPING_VXLAN, /* VXLAN; Ethernet */
+	EC_MAPPING_RAW,   /* Ethernet */
+	EC_MAPPING_IP,    /* IPv4 */
+} EcMappingFormat;
+
 typedef struct EcMappingSpec {
 	int ifindex;        /* of the underlay's device the datagrams arrive by */
 	int family;         /* AF_INET or AF_INET6 of the outer packets */
 	uint16_t data_port; /* our UDP port */
-	bool vxlan;         /* inner format: VXLAN, else GRE (with key, sequence number or not) */
-	uint32_t id;        /* VNI or GRE key */
+	EcMappingFormat format;
+	uint32_t id; /* VNI or GRE key */
 } EcMappingSpec;
 
 /* Each time a valid probe came from another address or port than the one before. */

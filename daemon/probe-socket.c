@@ -133,25 +133,26 @@ static void fill_ethernet(uint8_t ret[static ETH_HLEN], const uint8_t *mac, uint
 	ret[13] = EC_PROBE_ETHERTYPE & 0xff;
 }
 
-void ec_probe_socket_send(int fd, bool ethernet, const uint8_t mac[static 6], uint8_t group,
-		const EcProbe *p, const uint8_t key[static EC_PROBE_KEY_SIZE])
+void ec_probe_socket_send(const EcProbeWay *way, const EcProbe *p,
+		const uint8_t key[static EC_PROBE_KEY_SIZE])
 {
 	static const uint8_t padding[UINT16_MAX];
 	uint8_t header[IP_SIZE], probe[EC_PROBE_SIZE];
 	const struct iovec part[] = {
-		{ .iov_base = header, .iov_len = ethernet ? ETH_HLEN : IP_SIZE },
+		{ .iov_base = header, .iov_len = way->ethernet ? ETH_HLEN : IP_SIZE },
 		{ .iov_base = probe, .iov_len = EC_PROBE_SIZE },
 		{ .iov_base = (void *)padding, .iov_len = p->size - EC_PROBE_SIZE },
 	};
 	const struct msghdr msg = { .msg_iov = (struct iovec *)part,
 		.msg_iovlen = EC_ELEMENTS(part) };
 
-	if (ethernet)
-		fill_ethernet(header, mac, group);
+	if (way->ethernet)
+		fill_ethernet(header, way->mac, way->group);
 	else
 		fill_ip(header, IP_SIZE + p->size);
 	ec_probe_encode(p, key, probe);
-	(void)sendmsg(fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+	if (!way->inject || !way->inject(part, EC_ELEMENTS(part), way->userdata))
+		(void)sendmsg(way->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
 ssize_t ec_probe_socket_receive(int fd, bool ethernet, uint8_t ret[static EC_PROBE_SIZE])

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #pragma once
 
+#include <sys/uio.h>
+
 #include "probe.h"
 
 /*
@@ -19,11 +21,23 @@
 unsigned ec_probe_socket_header(bool ethernet);
 /* A non-blocking socket; -errno. */
 int ec_probe_socket_open(int ifindex, bool ethernet, sd_bus_error *ret_error);
+/* How probes leave: by the packet socket, or by what `inject` does with the frame (a header and
+ * what follows it; true: it is done), where the interface takes none while its carrier is off. */
+typedef bool (*EcProbeInject)(const struct iovec *parts, size_t n, void *userdata);
+typedef struct EcProbeWay {
+	int fd;
+	bool ethernet;
+	uint8_t mac[6];
+	uint8_t group;
+	EcProbeInject inject; /* NULL: the socket */
+	void *userdata;
+} EcProbeWay;
+
 /* group: last byte of the Ethernet destination, which the peer's bridge does not forward.
  * Sends a probe (with its padding, as many zeros as p->size asks). A probe that cannot be sent is a
  * lost one: nothing tells. */
-void ec_probe_socket_send(int fd, bool ethernet, const uint8_t mac[static 6], uint8_t group,
-		const EcProbe *p, const uint8_t key[static EC_PROBE_KEY_SIZE]);
+void ec_probe_socket_send(const EcProbeWay *way, const EcProbe *p,
+		const uint8_t key[static EC_PROBE_KEY_SIZE]);
 /* The next probe, as yet unproven: its first bytes in `ret`, its whole size returned; 0: something
  * that is none; -EAGAIN: there is nothing more. */
 ssize_t ec_probe_socket_receive(int fd, bool ethernet, uint8_t ret[static EC_PROBE_SIZE]);

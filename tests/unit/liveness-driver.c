@@ -129,7 +129,7 @@ static int map(Driver *d, char **word, sd_bus_error *error)
 		.ifindex = (int)number(word[0]),
 		.family = *word[1] == '6' ? AF_INET6 : AF_INET,
 		.data_port = (uint16_t)number(word[2]),
-		.vxlan = g_str_equal(word[3], "vxlan"),
+		.format = g_str_equal(word[3], "vxlan") ? EC_MAPPING_VXLAN : EC_MAPPING_GRE,
 		.id = number(word[4]),
 	};
 

@@ -6,16 +6,29 @@
 
 /* The decision of both ends, with the product's encapsulations. */
 
-static uint32_t taken; /* the id that is not free here */
+static uint32_t taken;       /* the id that is not free here */
+static uint16_t taken_ports; /* so many ports from a worker's first on are not */
 
 static bool is_free(const EcEncap *encap, uint32_t id, uint16_t port, void *userdata)
 {
 	return id != taken;
 }
 
+/* As the manager does it: only workers need a port each. */
+static uint16_t free_port(const EcEncap *encap, uint16_t wanted, void *userdata)
+{
+	uint16_t first = encap->data_port, end = (uint16_t)(first + taken_ports);
+
+	return encap->worker && wanted >= first && wanted < end ? end : wanted;
+}
+
 static const EcEncap *const all[] = { &ec_encap_gretap, &ec_encap_vxlan, &ec_encap_gretap_fou,
 	NULL };
 static const EcEncap *const only_vxlan[] = { &ec_encap_vxlan, NULL };
+static const EcEncap *const both_vxlan[] = { &ec_encap_vxlan, &ec_encap_vxlan_user, NULL };
+static const EcEncap *const user_vxlan[] = { &ec_encap_vxlan_user, NULL };
+static const EcEncap *const user_raw[] = { &ec_encap_raw_udp, NULL };
+static const EcEncap *const user_fou[] = { &ec_encap_gretap_fou_user, NULL };
 static const EcEncap *const none[] = { NULL };
 
 typedef struct Pair {
@@ -35,7 +48,15 @@ static void offer(EcControlMessage *w, const char *name, uint16_t port)
 	EcControlEncap *e = &w->encaps[w->n_encaps++];
 
 	g_strlcpy(e->name, name, sizeof(e->name));
+	g_strlcpy(e->plane, "kernel", sizeof(e->plane));
 	e->data_port = port;
+}
+
+/* What the peer's worker does. */
+static void offer_user(EcControlMessage *w, const char *name, uint16_t port)
+{
+	offer(w, name, port);
+	g_strlcpy(w->encaps[w->n_encaps - 1].plane, "user", sizeof(w->encaps[0].plane));
 }
 
 static void make_pair(Pair *p)
@@ -43,6 +64,7 @@ static void make_pair(Pair *p)
 	static const uint8_t mac[] = { 2, 0, 0, 0, 0, 1 };
 
 	taken = 0;
+	taken_ports = 0;
 	*p = (Pair){ .settings = ec_settings_new() };
 	p->own = (EcAgreementSide){
 		.settings = p->settings,
@@ -51,6 +73,7 @@ static void make_pair(Pair *p)
 		.remote = unit_address("10.0.0.1"),
 		.path_mtu = 1500,
 		.is_free = is_free,
+		.free_port = free_port,
 	};
 	memcpy(p->own.mac, mac, 6);
 	p->welcome = (EcControlMessage){
@@ -250,6 +273,238 @@ static void test_accept(void)
 	g_assert_true(there.nat);
 }
 
+/* Of one name it is the plane that is preferred here, whatever the other end does it in. */
+static void test_planes(void)
+{
+	g_auto(Pair) p = { 0 };
+
+	make_pair(&p);
+	p.own.candidates = both_vxlan;
+	g_assert_true(chosen(&p).encap == &ec_encap_vxlan);
+	g_strlcpy(p.welcome.encaps[0].plane, "user", sizeof(p.welcome.encaps[0].plane));
+	g_assert_true(chosen(&p).encap == &ec_encap_vxlan);
+	g_assert_false(chosen(&p).joins);
+	p.own.candidates = user_vxlan;
+	g_assert_true(chosen(&p).encap == &ec_encap_vxlan_user);
+	p.welcome.any_order = false; /* the acceptor's order knows names, not planes */
+	g_assert_true(chosen(&p).encap == &ec_encap_vxlan_user);
+	p.own.candidates = both_vxlan;
+	g_assert_true(chosen(&p).encap == &ec_encap_vxlan);
+	/* What the path refused to one plane the other cannot carry either. */
+	p.own.refused = only_vxlan;
+	refused(&p, "PeerUnreachable", "vxlan (UDP port 4789)");
+	/* The cord that is there decides before any order does. */
+	p.own.refused = NULL;
+	p.own.candidates = all;
+	g_strlcpy(p.welcome.encapsulation, "gretap-fou", sizeof(p.welcome.encapsulation));
+	g_assert_true(chosen(&p).encap == &ec_encap_gretap_fou);
+}
+
+/* Each worker has a socket of its own, and so a port that no other of this peer has. */
+static void test_worker_ports(void)
+{
+	g_auto(Pair) p = { 0 };
+
+	make_pair(&p);
+	offer_user(&p.welcome, "raw-udp", 1236);
+	p.own.candidates = user_raw;
+	EcAgreement a = chosen(&p);
+	g_assert_cmpuint(a.data_port, ==, 1234);
+	g_assert_cmpuint(a.remote_data_port, ==, 1236); /* the one that is free there */
+	g_assert_cmpuint(a.id, ==, 0);
+	g_assert_false(a.nat);
+	taken_ports = 3;
+	g_assert_cmpuint(chosen(&p).data_port, ==, 1237);
+	/* One's own is not taken. */
+	p.own.before = a;
+	g_assert_cmpuint(chosen(&p).data_port, ==, 1234);
+	p.own.before.data_port = 4000;
+	g_assert_cmpuint(chosen(&p).data_port, ==, 4000);
+	p.own.before.encap = &ec_encap_vxlan_user; /* of another format it says nothing */
+	g_assert_cmpuint(chosen(&p).data_port, ==, 1237);
+	p.own.before = (EcAgreement){ 0 };
+	/* What the owner says is not argued with. */
+	p.settings->data_port = 1235;
+	g_assert_cmpuint(chosen(&p).data_port, ==, 1235);
+	/* The kernel tells its tunnels apart by their ids. */
+	p.settings->data_port = 0;
+	p.own.candidates = only_vxlan;
+	taken_ports = 5;
+	g_assert_cmpuint(chosen(&p).data_port, ==, 4789);
+	/* A worker's second VXLAN has two ports, which the kernel's plain form has not. */
+	p.own.candidates = user_vxlan;
+	g_assert_cmpuint(chosen(&p).data_port, ==, 4794);
+	g_assert_cmpuint(chosen(&p).remote_data_port, ==, 4789);
+	g_assert_true(chosen(&p).nat);
+}
+
+/* Pieces: only where both ends are workers, and then when the path or the owner asks. */
+static void test_split(void)
+{
+	static const struct {
+		bool there, path;
+		int setting;
+		bool joins, split;
+	} row[] = {
+		{ false, false, EC_SPLIT_AUTO, false, false },
+		{ false, true, EC_SPLIT_AUTO, false, false },
+		{ false, true, EC_SPLIT_YES, false, false },
+		{ true, false, EC_SPLIT_AUTO, true, false },
+		{ true, true, EC_SPLIT_AUTO, true, true },
+		{ true, false, EC_SPLIT_YES, true, true },
+		{ true, false, EC_SPLIT_NO, true, false },
+		{ true, true, EC_SPLIT_NO, true, false },
+	};
+
+	for (size_t i = 0; i < EC_ELEMENTS(row); i++) {
+		g_auto(Pair) p = { 0 };
+
+		make_pair(&p);
+		p.welcome.n_encaps = 0;
+		if (row[i].there)
+			offer_user(&p.welcome, "vxlan", 4789);
+		else
+			offer(&p.welcome, "vxlan", 4789);
+		p.own.candidates = user_vxlan;
+		p.own.split = row[i].path;
+		p.settings->split = row[i].setting;
+		g_assert_cmpint(chosen(&p).joins, ==, row[i].joins);
+		g_assert_cmpint(chosen(&p).split, ==, row[i].split);
+		p.own.candidates = only_vxlan;
+		g_assert_false(chosen(&p).joins || chosen(&p).split);
+	}
+}
+
+/* What the path was found to drop holds for the cord that it was found for. */
+static void test_split_is_kept(void)
+{
+	g_auto(Pair) p = { 0 };
+
+	make_pair(&p);
+	p.welcome.n_encaps = 0;
+	offer_user(&p.welcome, "vxlan", 4789);
+	p.own.candidates = user_vxlan;
+	EcAgreement a = chosen(&p);
+	p.own.before = a;
+	g_assert_false(chosen(&p).split);
+	p.own.before.split = true;
+	g_assert_true(chosen(&p).split);
+	p.own.path_mtu = 1400;
+	g_assert_false(chosen(&p).split); /* another path */
+	p.own.path_mtu = 1500;
+	p.own.before.id = a.id + 1;
+	taken = a.id + 1;
+	g_assert_false(chosen(&p).split); /* another cord */
+	taken = 0;
+	p.own.before.id = a.id;
+	p.settings->split = EC_SPLIT_NO;
+	g_assert_false(chosen(&p).split); /* not wanted any more */
+	p.settings->split = EC_SPLIT_AUTO;
+	g_strlcpy(p.welcome.encaps[0].plane, "kernel", sizeof(p.welcome.encaps[0].plane));
+	g_assert_false(chosen(&p).split); /* nobody there who would join them */
+	/* What crossed without pieces says nothing of what crosses in them. */
+	g_strlcpy(p.welcome.encaps[0].plane, "user", sizeof(p.welcome.encaps[0].plane));
+	p.own.before.split = false;
+	p.own.before.lesser = true;
+	p.own.before.mtu = p.own.before.size = 1000;
+	g_assert_true(chosen(&p).lesser);
+	g_assert_cmpuint(chosen(&p).mtu, ==, 1000);
+	p.own.split = true;
+	g_assert_false(chosen(&p).lesser);
+	g_assert_cmpuint(chosen(&p).mtu, ==, 1450);
+	g_assert_cmpuint(chosen(&p).size, ==, 1450);
+}
+
+static EcControlMessage choose_of_user(const EcAgreement *a)
+{
+	EcControlMessage m = choose_of(a);
+
+	g_strlcpy(m.plane, "user", sizeof(m.plane));
+	m.remote_data_port = a->remote_data_port;
+	m.split = a->split;
+	return m;
+}
+
+static EcAgreement accepted(const Pair *p, const EcControlMessage *m)
+{
+	g_auto(sd_bus_error) error = SD_BUS_ERROR_NULL;
+	EcAgreement a = { 0 };
+
+	if (ec_agreement_accept(&p->own, m, &a, &error) < 0)
+		g_error("%s", error.message);
+	return a;
+}
+
+static void test_accept_planes(void)
+{
+	g_auto(Pair) p = { 0 };
+
+	make_pair(&p);
+	p.own.candidates = user_fou;
+	EcAgreement here = chosen(&p);
+	here.split = here.joins = true;
+	EcControlMessage m = choose_of_user(&here);
+	g_assert_true(accepted(&p, &m).joins && accepted(&p, &m).split);
+	g_assert_true(accepted(&p, &m).encap == &ec_encap_gretap_fou_user);
+	m.split = false;
+	g_assert_true(accepted(&p, &m).joins);
+	g_assert_false(accepted(&p, &m).split);
+	m.split = true;
+	p.settings->split = EC_SPLIT_NO;
+	g_assert_true(accepted(&p, &m).joins);
+	g_assert_false(accepted(&p, &m).split);
+	p.settings->split = EC_SPLIT_AUTO;
+	g_strlcpy(m.plane, "kernel", sizeof(m.plane));
+	g_assert_false(accepted(&p, &m).joins || accepted(&p, &m).split);
+	*m.plane = '\0'; /* older than the key */
+	g_assert_false(accepted(&p, &m).joins || accepted(&p, &m).split);
+	/* The kernel here, a worker there. */
+	g_strlcpy(m.plane, "user", sizeof(m.plane));
+	p.own.candidates = all;
+	g_assert_true(accepted(&p, &m).encap == &ec_encap_gretap_fou);
+	g_assert_false(accepted(&p, &m).joins || accepted(&p, &m).split);
+}
+
+/* The acceptor keeps to the port by which the dialer found it, where no other tunnel has it. */
+static void test_accept_ports(void)
+{
+	g_auto(sd_bus_error) error = SD_BUS_ERROR_NULL;
+	g_auto(Pair) p = { 0 };
+
+	make_pair(&p);
+	offer_user(&p.welcome, "raw-udp", 1235);
+	p.own.candidates = user_raw;
+	EcAgreement here = chosen(&p), there;
+	EcControlMessage m = choose_of_user(&here);
+	taken_ports = 1;
+	there = accepted(&p, &m);
+	g_assert_cmpuint(there.data_port, ==, 1235);
+	g_assert_cmpuint(there.remote_data_port, ==, 1234);
+	m.remote_data_port = 0; /* an older peer says none */
+	taken_ports = 0;
+	g_assert_cmpuint(accepted(&p, &m).data_port, ==, 1234);
+	/* Somebody else was faster. */
+	m.remote_data_port = 1235;
+	taken_ports = 2;
+	unit_assert_error(ec_agreement_accept(&p.own, &m, &there, &error), &error, "Exists",
+			"data-port '1235' is taken here");
+	/* Not with the tunnel's own, or where the owner said so. */
+	p.own.before = (EcAgreement){ .encap = &ec_encap_raw_udp, .data_port = 1235 };
+	g_assert_cmpuint(accepted(&p, &m).data_port, ==, 1235);
+	p.own.before = (EcAgreement){ 0 };
+	p.settings->data_port = 1235;
+	g_assert_cmpuint(accepted(&p, &m).data_port, ==, 1235);
+	p.settings->data_port = 7;
+	g_assert_cmpuint(accepted(&p, &m).data_port, ==, 7);
+	/* The kernel's has its own port, whatever the dialer says. */
+	p.settings->data_port = 0;
+	p.own.candidates = only_vxlan;
+	here = chosen(&p);
+	m = choose_of_user(&here);
+	m.remote_data_port = 53;
+	g_assert_cmpuint(accepted(&p, &m).data_port, ==, 4789);
+}
+
 /* Each thing that a peer could ask for and must not get. */
 static void test_accept_refuses(void)
 {
@@ -310,6 +565,17 @@ static void test_terms(void)
 	g_assert_cmpuint(s->id, ==, a.id);
 	g_assert_cmpuint(s->mtu, ==, a.mtu);
 	g_assert_cmpstr(s->mac, ==, "02:00:00:00:00:01");
+	g_assert_cmpint(s->data_plane, ==, EC_DATA_PLANE_KERNEL);
+	p.own.candidates = user_fou;
+	taken_ports = 1;
+	EcAgreement b = chosen(&p);
+	g_autoptr(EcSettings) user = ec_agreement_terms(&b, p.settings);
+	g_assert_cmpint(user->data_plane, ==, EC_DATA_PLANE_USER);
+	g_assert_cmpuint(user->data_port, ==, 65202);
+	g_assert_cmpuint(user->remote_data_port, ==, 65201);
+	const EcEncap *found[EC_ENCAPS_MAX + 1];
+	ec_encap_candidates(user, AF_INET, found);
+	g_assert_true(found[0] == &ec_encap_gretap_fou_user && !found[1]);
 }
 
 static void test_file(void)
@@ -351,6 +617,27 @@ static void test_file(void)
 	g_assert_cmpstr(back.listener, ==, "lan");
 	g_assert_cmpint(back.mode, ==, EC_MODE_JOIN_NETWORKS);
 	g_assert_cmpuint(back.instance, ==, UINT64_MAX - 1);
+	g_assert_true(back.agreement.encap == &ec_encap_gretap_fou);
+	g_assert_false(back.agreement.split || back.agreement.joins);
+	ec_cord_done(&back);
+	/* In the other plane. */
+	cord.agreement.encap = &ec_encap_gretap_fou_user;
+	cord.agreement.split = cord.agreement.joins = true;
+	ec_cord_save(directory, "lan.office", &cord);
+	g_assert_true(ec_cord_load(directory, "lan.office", &back));
+	g_assert_true(back.agreement.encap == &ec_encap_gretap_fou_user);
+	g_assert_true(back.agreement.split && back.agreement.joins);
+	ec_cord_done(&back);
+	/* A file from before there were two. */
+	g_autofree char *path = g_build_filename(directory, "cords", "lan.office", NULL);
+	g_autofree char *text = NULL;
+	g_assert_true(g_file_get_contents(path, &text, NULL, NULL));
+	g_auto(GStrv) parts = g_strsplit(text, "data-plane=user\n", 2);
+	g_assert_cmpuint(g_strv_length(parts), ==, 2);
+	g_autofree char *older = g_strjoinv("", parts);
+	g_assert_true(g_file_set_contents(path, older, -1, NULL));
+	g_assert_true(ec_cord_load(directory, "lan.office", &back));
+	g_assert_true(back.agreement.encap == &ec_encap_gretap_fou);
 	ec_cord_forget(directory, "lan.office");
 	g_auto(GStrv) gone = ec_cord_names(directory);
 	g_assert_cmpuint(g_strv_length(gone), ==, 0);
@@ -369,6 +656,12 @@ int main(int argc, char **argv)
 	g_test_add_func("/agreement/mtu", test_mtu);
 	g_test_add_func("/agreement/mac", test_mac);
 	g_test_add_func("/agreement/accept", test_accept);
+	g_test_add_func("/agreement/planes", test_planes);
+	g_test_add_func("/agreement/worker-ports", test_worker_ports);
+	g_test_add_func("/agreement/split", test_split);
+	g_test_add_func("/agreement/split-is-kept", test_split_is_kept);
+	g_test_add_func("/agreement/accept-planes", test_accept_planes);
+	g_test_add_func("/agreement/accept-ports", test_accept_ports);
 	g_test_add_func("/agreement/accept-refuses", test_accept_refuses);
 	g_test_add_func("/agreement/terms", test_terms);
 	g_test_add_func("/agreement/file", test_file);

@@ -33,7 +33,8 @@ static const Sample samples[] = {
 			"'name': <'office'>, 'nonce': <uint64 12>, 'instance': <uint64 13>, "
 			"'mode': <'join-remote'>, 'bridged': <true>, 'local': <'fd00::7'>, "
 			"'encapsulation': <'vxlan'>, 'plane': <'kernel'>, 'id': <uint32 7>, "
-			"'data-port': <uint16 4789>, 'path-mtu': <uint32 1420>, 'mtu': <uint32 1370>, "
+			"'data-port': <uint16 4789>, 'remote-data-port': <uint16 4790>, "
+			"'path-mtu': <uint32 1420>, 'mtu': <uint32 1370>, 'split': <true>, "
 			"'size': <uint32 1370>, 'mac': <[byte 0x02, 0x00, 0x00, 0x00, 0x00, 0x01]>, "
 			"'round': <uint32 2>}" },
 	{ "ready", "round",
@@ -173,6 +174,28 @@ static void test_members(void)
 	g_assert_cmpmem(&m, sizeof(m), &meant, sizeof(meant));
 }
 
+/* Only the dialer says how frames are cut and where its own go. */
+static void test_choose(void)
+{
+	g_autoptr(GVariant) v = parse(samples[1].text), short_one = edit(v, "split", NULL, NULL);
+	g_autoptr(GVariant) shorter = edit(short_one, "remote-data-port", NULL, NULL);
+	g_autoptr(GVariant) other = parse(samples[0].text);
+	g_autoptr(GVariant) foreign = edit(other, NULL, "split", g_variant_new_boolean(TRUE));
+	EcControlMessage m;
+
+	g_assert_cmpint(decode_variant(v, &m, NULL), ==, 0);
+	g_assert_true(m.split);
+	g_assert_cmpuint(m.remote_data_port, ==, 4790);
+	/* A peer that is older says neither. */
+	g_assert_cmpint(decode_variant(shorter, &m, NULL), ==, 0);
+	g_assert_false(m.split);
+	g_assert_cmpuint(m.remote_data_port, ==, 0);
+	g_assert_cmpuint(m.data_port, ==, 4789);
+	/* In a WELCOME it is as unknown as any other key. */
+	g_assert_cmpint(decode_variant(foreign, &m, NULL), ==, 0);
+	g_assert_false(m.split);
+}
+
 static void test_keys(void)
 {
 	for (size_t i = 0; i < EC_ELEMENTS(samples); i++) {
@@ -231,6 +254,15 @@ static void test_values(void)
 		{ 0, "encapsulations", "[('', 'kernel', uint16 1)]", false },
 		{ 0, "encapsulations", "[('vxlan', '%64', uint16 1)]", false },
 		{ 0, "encapsulations", "[('vxlan', 'kernel')]", false },
+		{ 1, "split", "false", true },
+		{ 1, "split", "'yes'", false },
+		{ 1, "split", "uint32 1", false },
+		{ 1, "remote-data-port", "uint16 0", true },
+		{ 1, "remote-data-port", "uint16 65535", true },
+		{ 1, "remote-data-port", "uint32 4790", false },
+		{ 1, "remote-data-port", "@aq [4790]", false },
+		{ 1, "plane", "'user'", true },
+		{ 1, "plane", "'%64'", false },
 		{ 6, "text", "'%511'", true },
 		{ 6, "text", "'%512'", false },
 		{ 6, "text", "'one\\ttwo'", false },
@@ -390,6 +422,7 @@ int main(int argc, char **argv)
 	g_test_init(&argc, &argv, NULL);
 	g_test_add_func("/control-message/samples", test_samples);
 	g_test_add_func("/control-message/members", test_members);
+	g_test_add_func("/control-message/choose", test_choose);
 	g_test_add_func("/control-message/keys", test_keys);
 	g_test_add_func("/control-message/values", test_values);
 	g_test_add_func("/control-message/many-encapsulations", test_many_encapsulations);
