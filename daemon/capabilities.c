@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "manager.h"
+#include "tunnel-worker.h"
 
 /*
  * What this kernel can do is tried: an interface of each kind is made, down and between
@@ -52,6 +53,8 @@ static bool try(EcManager *m, const EcEncap *encap)
 
 bool ec_manager_can_do(EcManager *m, const EcEncap *encap)
 {
+	if (encap->worker)
+		return ec_tunnel_worker_is_possible(m);
 	int64_t now = g_get_monotonic_time();
 	int64_t *until = g_hash_table_lookup(m->capabilities, encap);
 
@@ -69,7 +72,8 @@ char **ec_manager_encapsulations(EcManager *m)
 
 	for (const EcEncap *const *e = ec_encaps; *e; e++) {
 		if (ec_manager_can_do(m, *e)) {
-			g_autofree char *word = g_strconcat((*e)->name, "/kernel", NULL);
+			g_autofree char *word =
+					g_strconcat((*e)->name, "/", ec_encap_plane(*e), NULL);
 			g_strv_builder_add(b, word);
 		}
 	}

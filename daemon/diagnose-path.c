@@ -159,7 +159,7 @@ static bool fares_the_same(const Answer *a, const Answer *b)
 }
 
 /* "gretap 1410, vxlan 1398": what fits into the path's packets. */
-static void add_size(const Way *w, const Answer *a, GString *sizes)
+static void add_size(const Way *w, const Answer *a, const char *word, GString *sizes)
 {
 	EcWire wire;
 	EcMtu mtu;
@@ -168,7 +168,20 @@ static void add_size(const Way *w, const Answer *a, GString *sizes)
 	wire.local = a->path.local;
 	wire.remote = a->flow.remote;
 	ec_mtu_choose(w->settings, a->encap, &wire, a->path.mtu, 0, &mtu);
-	g_string_append_printf(sizes, "%s%s %u", sizes->len ? ", " : "", a->encap->name, mtu.whole);
+	g_string_append_printf(sizes, "%s%s %u", sizes->len ? ", " : "", word, mtu.whole);
+}
+
+/* "vxlan"; or "vxlan/user" where the kernel's was asked about as well and fares otherwise. */
+static char *word_of(const Way *w, const EcEncap *encap)
+{
+	bool twice = false;
+
+	for (guint i = 0; i < w->answers->len && !twice; i++) {
+		const EcEncap *e = g_array_index(w->answers, Answer, i).encap;
+
+		twice = e != encap && g_str_equal(e->name, encap->name);
+	}
+	return g_strconcat(encap->name, encap->worker && twice ? "/user" : NULL, NULL);
 }
 
 static void tell_path(Way *w, const Answer *a, const char *names, const char *sizes)
@@ -219,7 +232,7 @@ static void tell(Way *w)
 	for (guint i = 0; i < w->answers->len; i++)
 		any_path |= g_array_index(w->answers, Answer, i).r > 0;
 	for (guint i = 0; i < w->answers->len; i++) {
-		g_autoptr(GPtrArray) words = g_ptr_array_new();
+		g_autoptr(GPtrArray) words = g_ptr_array_new_with_free_func(g_free);
 		g_autoptr(GString) sizes = g_string_new(NULL);
 		const Answer *a = &g_array_index(w->answers, Answer, i);
 
@@ -231,9 +244,14 @@ static void tell(Way *w)
 			if (b->told || !fares_the_same(a, b))
 				continue;
 			b->told = true;
-			g_ptr_array_add(words, (gpointer)b->encap->name);
+			/* Both planes of one format are the same on the way. */
+			if (g_ptr_array_find_with_equal_func(
+					    words, b->encap->name, g_str_equal, NULL))
+				continue;
+			char *word = word_of(w, b->encap);
+			g_ptr_array_add(words, word);
 			if (b->r > 0)
-				add_size(w, b, sizes);
+				add_size(w, b, word, sizes);
 		}
 		g_autofree char *names = ec_words_join(words);
 		if (a->r > 0)

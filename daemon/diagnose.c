@@ -74,9 +74,15 @@ static void diagnose_encapsulations(EcDiagnosis *d)
 {
 	g_autoptr(GPtrArray) made = g_ptr_array_new(), missing = g_ptr_array_new();
 	g_autoptr(GPtrArray) modules = g_ptr_array_new_with_free_func(g_free);
+	bool has_worker = false;
 
 	for (const EcEncap *const *e = ec_encaps; *e; e++) {
-		if (ec_manager_can_do(d->manager, *e)) {
+		bool can = ec_manager_can_do(d->manager, *e);
+
+		has_worker = has_worker || ((*e)->worker && can);
+		if ((*e)->worker)
+			continue;
+		if (can) {
 			g_ptr_array_add(made, (gpointer)(*e)->name);
 			continue;
 		}
@@ -93,9 +99,29 @@ static void diagnose_encapsulations(EcDiagnosis *d)
 		ec_finding_add(d, EC_SEVERITY_OK, "encapsulations", NULL, "this kernel makes %s",
 				names);
 	if (missing->len > 0)
-		ec_finding_add(d, made->len > 0 ? EC_SEVERITY_INFO : EC_SEVERITY_ERROR,
+		ec_finding_add(d,
+				made->len > 0 || has_worker ? EC_SEVERITY_INFO : EC_SEVERITY_ERROR,
 				"encapsulations-missing", remedy, "this kernel does not make %s",
 				others);
+}
+
+static void diagnose_worker(EcDiagnosis *d)
+{
+	g_autoptr(GPtrArray) carried = g_ptr_array_new();
+
+	for (const EcEncap *const *e = ec_encaps; *e; e++) {
+		if ((*e)->worker && ec_manager_can_do(d->manager, *e))
+			g_ptr_array_add(carried, (gpointer)(*e)->name);
+	}
+	g_autofree char *names = ec_words_join(carried);
+	if (carried->len > 0)
+		ec_finding_add(d, EC_SEVERITY_OK, "user-plane", NULL, "ethercord-worker carries %s",
+				names);
+	else
+		ec_finding_add(d, EC_SEVERITY_INFO, "user-plane-missing",
+				"install ethercord-worker, and see what modprobe says of tun",
+				"there is no user data plane: ethercord-worker or /dev/net/tun is "
+				"missing");
 }
 
 static void on_touched(unsigned families, const char *who, void *userdata)
@@ -410,6 +436,7 @@ void ec_diagnose(EcDiagnosis *d)
 	ec_underlays_refresh(d->manager->underlays);
 	if (!*d->remote && !d->tunnel) {
 		diagnose_encapsulations(d);
+		diagnose_worker(d);
 		diagnose_guard(d);
 		diagnose_vpns(d);
 		return;

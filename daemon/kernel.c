@@ -76,6 +76,11 @@ void ec_link_done(EcLink *link)
 
 static void parse_carrier(struct nlattr *const *tb, EcLink *link)
 {
+	/* A device of a program has a carrier that can be taken away. */
+	if (g_str_equal(link->kind, "tun")) {
+		link->dormant = tb[IFLA_CARRIER] && !nla_get_u8(tb[IFLA_CARRIER]);
+		return;
+	}
 	uint8_t state = tb[IFLA_OPERSTATE] ? nla_get_u8(tb[IFLA_OPERSTATE]) : IF_OPER_UNKNOWN;
 	bool mode = tb[IFLA_LINKMODE] && nla_get_u8(tb[IFLA_LINKMODE]) == IF_LINK_MODE_DORMANT;
 
@@ -118,7 +123,6 @@ int ec_link_parse(const struct nlmsghdr *h, EcLink *ret)
 		link.master = nla_get_s32(tb[IFLA_MASTER]);
 	if (tb[IFLA_ADDRESS] && nla_len(tb[IFLA_ADDRESS]) == 6)
 		memcpy(link.mac, nla_data(tb[IFLA_ADDRESS]), 6);
-	parse_carrier(tb, &link);
 	if (tb[IFLA_STATS64])
 		parse_stats(tb[IFLA_STATS64], &link);
 	if (tb[IFLA_LINKINFO] &&
@@ -129,6 +133,7 @@ int ec_link_parse(const struct nlmsghdr *h, EcLink *ret)
 			link.data = g_memdup2(info[IFLA_INFO_DATA],
 					(gsize)nla_total_size(nla_len(info[IFLA_INFO_DATA])));
 	}
+	parse_carrier(tb, &link);
 	*ret = link;
 	return 0;
 }
@@ -296,6 +301,7 @@ static int put_change(struct nl_msg *msg, const EcLinkChange *c)
 			(c->alias && nla_put_string(msg, IFLA_IFALIAS, c->alias) < 0) ||
 			(c->master && nla_put_s32(msg, IFLA_MASTER, *c->master) < 0) ||
 			(c->dormant && put_carrier(msg, *c->dormant) < 0) ||
+			(c->carrier && nla_put_u8(msg, IFLA_CARRIER, *c->carrier) < 0) ||
 			(c->no_ipv6_autoconf && put_no_autoconf(msg) < 0))
 		return -ENOBUFS;
 	return put_link_info(msg, c);

@@ -76,6 +76,9 @@ typedef struct EcLinkChange {
 	 * bridge disables the port; the state stays over down and up. Frames still go in and out of
 	 * the interface itself. */
 	const bool *dormant;
+	/* The carrier itself, for TUN devices: false: what is sent into the interface is dropped.
+	 */
+	const bool *carrier;
 	bool no_ipv6_autoconf; /* IFLA_INET6_ADDR_GEN_MODE none */
 } EcLinkChange;
 

@@ -70,7 +70,13 @@ static int on_hangup(sd_event_source *s, const struct signalfd_siginfo *si, void
 static int add_sources(Daemon *d)
 {
 	static const int fatal[] = { SIGTERM, SIGINT };
+	sigset_t children;
 	int r = 0;
+
+	/* As sd_event_add_child(3) wants it. */
+	(void)sigemptyset(&children);
+	(void)sigaddset(&children, SIGCHLD);
+	(void)sigprocmask(SIG_BLOCK, &children, NULL);
 
 	for (size_t i = 0; r >= 0 && i < EC_ELEMENTS(fatal); i++)
 		r = sd_event_add_signal(

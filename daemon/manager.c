@@ -13,6 +13,7 @@
 #include "control.h"
 #include "log.h"
 #include "reconcile.h"
+#include "tunnel-worker.h"
 
 /*
  * DOC: Theory of operation
@@ -227,6 +228,7 @@ void ec_manager_sweep(EcManager *m)
 	g_hash_table_remove_all(m->strangers);
 	if (!is_alone(m))
 		return;
+	ec_tunnel_worker_sweep(m);
 	int r = ec_kernel_links(m->kernel, sweep_link, m, &error);
 	if (r == -EINTR) { /* interfaces come and go too fast to be listed: later */
 		m->sweep = true;
@@ -350,6 +352,13 @@ bool ec_manager_bridge_in_use(EcManager *m, const char *bridge, const EcTunnel *
 	return false;
 }
 
+static bool same_socket(const EcWire *a, const EcWire *b)
+{
+	return a->data_port == b->data_port && ec_address_equal(&a->local, &b->local) &&
+	       a->remote_data_port == b->remote_data_port &&
+	       ec_address_equal(&a->remote, &b->remote);
+}
+
 EcTunnel *ec_manager_twin(EcManager *m, const EcTunnel *t, const EcEncap *encap, const EcWire *wire)
 {
 	const char *kind = ec_encap_kind(encap, wire->remote.family);
@@ -359,7 +368,11 @@ EcTunnel *ec_manager_twin(EcManager *m, const EcTunnel *t, const EcEncap *encap,
 
 	g_hash_table_iter_init(&i, m->tunnels);
 	while (g_hash_table_iter_next(&i, NULL, (gpointer *)&o)) {
-		if (o == t || !o->ifindex || !o->encap || o->wire.id != wire->id ||
+		if (o == t || !o->ifindex || !o->encap)
+			continue;
+		if (encap->worker && o->encap->worker && same_socket(&o->wire, wire))
+			return o;
+		if (encap->worker || o->wire.id != wire->id ||
 				!g_str_equal(ec_encap_kind(o->encap, o->wire.remote.family), kind))
 			continue;
 		/* A VNI is unique for its port; a GRE key for its pair of addresses. */
@@ -408,6 +421,35 @@ bool ec_manager_id_is_free(EcManager *m, const EcEncap *encap, uint32_t id, uint
 			return false;
 	}
 	return true;
+}
+
+/* Each worker has a socket of its own, and the kernel tells these apart by addresses and ports. */
+static bool port_is_taken(EcManager *m, uint16_t port, const EcAddress *remote, const EcTunnel *but)
+{
+	GHashTableIter i;
+	EcTunnel *t;
+
+	g_hash_table_iter_init(&i, m->tunnels);
+	while (g_hash_table_iter_next(&i, NULL, (gpointer *)&t)) {
+		uint32_t its_id;
+		uint16_t its_port;
+		const EcEncap *its = wire_of(t, &its_id, &its_port);
+
+		if (t != but && its && its->worker && its_port == port &&
+				ec_address_equal(&t->remote, remote))
+			return true;
+	}
+	return false;
+}
+
+uint16_t ec_manager_free_port(EcManager *m, const EcEncap *encap, uint16_t wanted,
+		const EcAddress *remote, const EcTunnel *but)
+{
+	uint16_t port = wanted;
+
+	while (encap->worker && port_is_taken(m, port, remote, but) && port < UINT16_MAX - 1)
+		port++;
+	return port;
 }
 
 bool ec_manager_id_is_unused(EcManager *m, uint32_t id)

@@ -92,6 +92,10 @@ EcTunnel *ec_manager_twin(
  * where the kind has one; remote: of the peer. */
 bool ec_manager_id_is_free(EcManager *m, const EcEncap *encap, uint32_t id, uint16_t port,
 		const EcAddress *remote, const EcTunnel *but);
+/* A UDP port of ours for a tunnel to this remote: `wanted` or the next after it that no other
+ * tunnel has towards the same remote, as far as the encapsulation needs that. */
+uint16_t ec_manager_free_port(EcManager *m, const EcEncap *encap, uint16_t wanted,
+		const EcAddress *remote, const EcTunnel *but);
 /* Whether no tunnel has this id, whatever its kind. */
 bool ec_manager_id_is_unused(EcManager *m, uint32_t id);
 /* A tunnel for a peer that a listener let in. Takes the settings over in any case. */

@@ -100,9 +100,43 @@ int ec_path_to(EcManager *m, const EcSettings *s, const EcAddress *remote,
 	return found;
 }
 
+/* Where whoever comes may come from: nothing is sent there yet, so there is nothing to fence. */
+static int find_nobody(EcTunnel *t, const EcEncap *candidates[static EC_ENCAPS_MAX + 1],
+		EcPath *ret, EcUnderlay **ret_underlay, sd_bus_error *ret_why)
+{
+	const char *underlay = t->settings->underlay;
+	const char *device =
+			g_str_has_prefix(underlay, "device:") ? strchr(underlay, ':') + 1 : NULL;
+	g_auto(EcLink) link = { 0 };
+	EcPath path = { .local.family = AF_INET };
+
+	if (t->settings->local)
+		(void)ec_address_from_string(t->settings->local, &path.local);
+	if (device) {
+		int r = ec_kernel_link_by_name(t->manager->kernel, device, &link, ret_why);
+
+		if (r == 0 || (r > 0 && !(link.flags & IFF_UP)))
+			(void)ec_error(ret_why, EC_ERROR_NO_UNDERLAY, "interface %s is %s", device,
+					r == 0 ? "not there" : "down");
+		if (r <= 0 || !(link.flags & IFF_UP))
+			return MIN(r, 0);
+		path.fence = EC_FENCE_INTERFACE;
+		path.ifindex = link.ifindex;
+		path.mtu = link.mtu;
+		g_strlcpy(path.device, device, sizeof(path.device));
+	}
+	choose_from(t, path.local.family, candidates);
+	t->remote = (EcAddress){ .family = path.local.family };
+	*ret = path;
+	*ret_underlay = ec_underlays_named(t->manager->underlays, underlay);
+	return 1;
+}
+
 static int find_remote(EcTunnel *t, const EcEncap *candidates[static EC_ENCAPS_MAX + 1],
 		EcPath *ret, EcUnderlay **ret_underlay, sd_bus_error *ret_why)
 {
+	if (ec_tunnel_awaits_client(t))
+		return find_nobody(t, candidates, ret, ret_underlay, ret_why);
 	if (t->n_remotes == 0) {
 		(void)ec_error(ret_why, EC_ERROR_PEER_UNREACHABLE,
 				t->attempts ? "no address is known for %s" : "looking up %s",
@@ -176,7 +210,8 @@ int ec_path_find(EcTunnel *t, const EcEncap *candidates[static EC_ENCAPS_MAX + 1
 	int r = find_remote(t, candidates, &path, &u, ret_why);
 	if (r <= 0)
 		return r;
-	if (path.ifindex == t->ifindex || (t->bridge && path.ifindex == t->bridge)) {
+	if ((t->ifindex && path.ifindex == t->ifindex) ||
+			(t->bridge && path.ifindex == t->bridge)) {
 		ec_underlays_release(t->manager->underlays, u);
 		(void)ec_error(ret_why, EC_ERROR_LOOP,
 				"the route to the peer leads into this tunnel itself (by %s)",
@@ -213,7 +248,9 @@ int ec_path_fence(EcTunnel *t, const EcEncap *encap, const EcWire *wire, sd_bus_
 		.protect = path->protect,
 	};
 
-	if (path->fence == EC_FENCE_NONE) {
+	/* Where anybody may be the peer, the socket's device alone can tell: a fence knows one. */
+	bool anybody = t->settings->roam && !path->protect;
+	if (path->fence == EC_FENCE_NONE || anybody || ec_tunnel_awaits_client(t)) {
 		ec_path_unfence(t);
 		return 0;
 	}

@@ -8,6 +8,7 @@
 #include "control.h"
 #include "manager.h"
 #include "path.h"
+#include "tunnel-worker.h"
 
 /*
  * DOC: Theory of operation
@@ -178,6 +179,8 @@ static int make_plan(const EcTunnel *t, const EcEncap *encap, const EcLink *brid
 	ec_encap_wire(encap, s, &p.wire);
 	p.wire.local = t->path.local;
 	p.wire.remote = t->remote;
+	if (t->remote_port)
+		p.wire.remote_data_port = t->remote_port;
 	bool bind = t->path.fence == EC_FENCE_INTERFACE && (encap->flags & EC_ENCAP_BINDS);
 	p.wire.ifindex = bind ? t->path.ifindex : 0;
 	if (t->session)
@@ -238,9 +241,30 @@ static int check_twin(const EcTunnel *t, const Plan *p, sd_bus_error *ret_error)
 	const EcTunnel *twin = ec_manager_twin(t->manager, t, p->encap, &p->wire);
 
 	return twin ? ec_error(ret_error, EC_ERROR_EXISTS,
-				      "tunnel %s has the same endpoints; give each its own id",
-				      ec_tunnel_name(twin))
+				      "tunnel %s has the same endpoints; give each its own %s",
+				      ec_tunnel_name(twin), p->encap->worker ? "data-port" : "id")
 		    : 0;
+}
+
+/* Such a device is made by opening it; what the request for a link would say follows. */
+static int make_device(EcTunnel *t, const EcEncap *encap, const EcLinkChange *make,
+		sd_bus_error *ret_error)
+{
+	g_auto(EcLink) link = { 0 };
+	EcLinkChange change = *make;
+	int r = ec_tunnel_worker_make(t, encap, ret_error);
+
+	if (r >= 0)
+		r = ec_kernel_link_by_name(kernel_of(t), t->ifname, &link, ret_error);
+	if (r == 0)
+		return ec_error(ret_error, EC_ERROR_KERNEL, "interface %s is gone", t->ifname);
+	if (r < 0)
+		return r;
+	change.ifindex = link.ifindex;
+	change.name = change.kind = NULL;
+	change.info_data = NULL;
+	r = ec_kernel_link_set(kernel_of(t), &change, ret_error);
+	return r < 0 ? r : ec_tunnel_worker_keep(t, ret_error);
 }
 
 static int make_link(EcTunnel *t, const Plan *p, EcLink *ret, sd_bus_error *ret_error)
@@ -266,7 +290,9 @@ static int make_link(EcTunnel *t, const Plan *p, EcLink *ret, sd_bus_error *ret_
 	r = ec_path_fence(t, p->encap, &p->wire, ret_error);
 	if (r >= 0)
 		r = take_encap(t, p->encap, &p->wire, ret_error);
-	if (r >= 0)
+	if (r >= 0 && p->encap->worker)
+		r = make_device(t, p->encap, &make, ret_error);
+	else if (r >= 0)
 		r = ec_kernel_link_set(kernel_of(t), &make, ret_error);
 	if (r >= 0)
 		r = ec_kernel_link_by_name(kernel_of(t), t->ifname, ret, ret_error);
@@ -498,6 +524,7 @@ static int finish_link(
 	const EcSettings *s = ec_tunnel_terms(t);
 	g_autofree char *alias = ec_tunnel_alias(t);
 	const bool yes = true, dormant = t->session && ec_session_is_dormant(t->session);
+	const bool carrier = !dormant;
 	bool tag = !g_str_equal(link->alias, alias) || link->group != EC_LINK_GROUP;
 	bool join = bridge->ifindex && link->master != bridge->ifindex;
 	bool leave = !bridge->ifindex && t->bridge && link->master == t->bridge;
@@ -518,12 +545,14 @@ static int finish_link(
 		change.mac = mac;
 	if (leave)
 		change.master = &none;
-	if (link->dormant != dormant)
+	if (link->dormant != dormant && t->encap->worker)
+		change.carrier = &carrier;
+	else if (link->dormant != dormant)
 		change.dormant = &dormant;
 	/* A port needs no address of its own: autoconfiguration is off before it comes up. */
 	if (!join)
 		change.up = raise ? &yes : NULL;
-	if (tag || join || leave || raise || change.mac || change.dormant)
+	if (tag || join || leave || raise || change.mac || change.dormant || change.carrier)
 		r = ec_kernel_link_set(kernel_of(t), &change, ret_error);
 	if (r >= 0 && join) {
 		const EcLinkChange port = {
@@ -564,14 +593,17 @@ void ec_reconcile_lower(EcTunnel *t)
 
 void ec_reconcile_dim(EcTunnel *t)
 {
-	const bool dormant = true;
+	const bool dormant = true, carrier = false;
 	g_auto(EcLink) link = { 0 };
 
 	if (find_link(t, &link, NULL) <= 0) {
 		set_ifindex(t, 0);
 		return;
 	}
-	const EcLinkChange change = { .ifindex = link.ifindex, .dormant = &dormant };
+	bool tun = t->encap && t->encap->worker;
+	const EcLinkChange change = { .ifindex = link.ifindex,
+		.dormant = tun ? NULL : &dormant,
+		.carrier = tun ? &carrier : NULL };
 	set_ifindex(t, link.ifindex);
 	if (!link.dormant)
 		(void)ec_kernel_link_set(kernel_of(t), &change, NULL);
@@ -624,6 +656,10 @@ int ec_reconcile(EcTunnel *t, sd_bus_error *ret_error)
 		r = settle_link(t, candidates, &bridge, &link, ret_error);
 	if (r >= 0 && t->encap->settle)
 		r = t->encap->settle(&t->wire, link.ifindex, kernel_of(t), ret_error);
+	if (r >= 0 && t->encap->worker)
+		r = ec_tunnel_worker_settle(t, ret_error);
+	else if (r >= 0)
+		ec_tunnel_worker_end(t);
 	if (r >= 0)
 		r = finish_link(t, &link, &bridge, ret_error);
 	if (r < 0)
@@ -650,6 +686,7 @@ void ec_reconcile_undo(EcTunnel *t)
 	if (t->ifindex || find_link(t, &link, NULL) > 0)
 		ec_manager_doom(t->manager, t->ifindex ? t->ifindex : link.ifindex);
 	set_ifindex(t, 0);
+	ec_tunnel_worker_end(t);
 	give_back_encap(t);
 	if (t->encap)
 		ec_path_clamp(t, false);

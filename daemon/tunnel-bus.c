@@ -4,6 +4,7 @@
 
 #include "bus.h"
 #include "control.h"
+#include "worker-host.h"
 
 /* org.ethercord1.Tunnel; dbus/org.ethercord1.Tunnel.xml is the contract. */
 
@@ -125,9 +126,11 @@ TEXT_GETTER(state, ec_state_to_string(t->state))
 TEXT_GETTER(interface, t->ifname)
 TEXT_GETTER(bridge, t->settings->bridge)
 TEXT_GETTER(encapsulation, t->encap ? t->encap->name : NULL)
-TEXT_GETTER(data_plane, t->encap ? "kernel" : NULL)
+TEXT_GETTER(data_plane, t->encap ? ec_encap_plane(t->encap) : NULL)
 TEXT_GETTER(local, ec_address_to_string(&t->path.local, (char[INET6_ADDRSTRLEN]){ 0 }))
-TEXT_GETTER(remote, ec_address_to_string(&t->remote, (char[INET6_ADDRSTRLEN]){ 0 }))
+TEXT_GETTER(remote, ec_tunnel_awaits_client(t) ? ""
+					       : ec_address_to_string(&t->remote,
+								 (char[INET6_ADDRSTRLEN]){ 0 }))
 TEXT_GETTER(fidelity, ec_settings_word("fidelity", t->settings->fidelity))
 TEXT_GETTER(role, t->listener                                 ? "accept"
 		  : t->settings->control == EC_CONTROL_STATIC ? "static"
@@ -205,6 +208,32 @@ static int get_since(sd_bus *bus, const char *path, const char *interface, const
 	return sd_bus_message_append(reply, "t", ((const EcTunnel *)userdata)->since_usec);
 }
 
+/* Keys have hyphens where members have underscores. */
+static int append_counter(sd_bus_message *reply, const char *name, uint64_t value)
+{
+	g_autofree char *key = g_strdelimit(g_strdup(name), "_", '-');
+
+	return sd_bus_message_append(reply, "{st}", key, value);
+}
+
+/* The kernel counts a super-frame as one packet: who cut it knows better. */
+static int append_worker(const EcTunnel *t, sd_bus_message *reply)
+{
+	EcWorkerStatistics s;
+	int r = 0;
+
+	ec_worker_host_statistics(t->worker, &s);
+#define ROW(member) { #member, s.member },
+	const struct {
+		const char *key;
+		uint64_t value;
+	} row[] = { EC_WORKER_STATISTICS(ROW) };
+#undef ROW
+	for (size_t i = 0; r >= 0 && i < EC_ELEMENTS(row); i++)
+		r = append_counter(reply, row[i].key, row[i].value);
+	return r < 0 ? r : append_counter(reply, "offloads", s.offloads);
+}
+
 static int get_statistics(sd_bus *bus, const char *path, const char *interface,
 		const char *property, sd_bus_message *reply, void *userdata,
 		sd_bus_error *ret_error)
@@ -217,11 +246,26 @@ static int get_statistics(sd_bus *bus, const char *path, const char *interface,
 		(void)ec_kernel_link_counters(t->manager->kernel, t->ifindex, &link);
 	if (t->session)
 		l = ec_session_statistics(t->session);
-	return sd_bus_message_append(reply, "a{st}", 11, "rtt-us", l.rtt_usec, "jitter-us",
-			l.jitter_usec, "probes-sent", l.sent, "probes-lost", l.lost, "reconnects",
-			t->session ? t->session->reconnects : 0, "rx-packets", link.rx_packets,
-			"rx-bytes", link.rx_bytes, "rx-dropped", link.rx_dropped, "tx-packets",
-			link.tx_packets, "tx-bytes", link.tx_bytes, "tx-dropped", link.tx_dropped);
+	const struct {
+		const char *key;
+		uint64_t value;
+		bool by_worker;
+	} row[] = { { "rtt-us", l.rtt_usec, false }, { "jitter-us", l.jitter_usec, false },
+		{ "probes-sent", l.sent, false }, { "probes-lost", l.lost, false },
+		{ "reconnects", t->session ? t->session->reconnects : 0, false },
+		{ "rx-packets", link.rx_packets, true }, { "rx-bytes", link.rx_bytes, true },
+		{ "tx-packets", link.tx_packets, true }, { "tx-bytes", link.tx_bytes, true },
+		{ "rx-dropped", link.rx_dropped, false },
+		{ "tx-dropped", link.tx_dropped, false } };
+	int r = sd_bus_message_open_container(reply, 'a', "{st}");
+
+	for (size_t i = 0; r >= 0 && i < EC_ELEMENTS(row); i++) {
+		if (!t->worker || !row[i].by_worker)
+			r = append_counter(reply, row[i].key, row[i].value);
+	}
+	if (r >= 0 && t->worker)
+		r = append_worker(t, reply);
+	return r < 0 ? r : sd_bus_message_close_container(reply);
 }
 
 /* sd-bus hands the found object to methods as well. */

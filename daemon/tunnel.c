@@ -13,6 +13,7 @@
 #include "manager.h"
 #include "path.h"
 #include "reconcile.h"
+#include "worker-host.h"
 
 /*
  * DOC: Theory of operation
@@ -149,23 +150,28 @@ static void choose_ifname(EcTunnel *t)
 /* Addresses alone need no lookup. */
 static void forget_remote(EcTunnel *t)
 {
-	size_t n = g_strv_length(t->settings->remote), known = 0;
-	g_autofree EcAddress *addresses = g_new0(EcAddress, n);
+	char *const *remote = t->settings->remote;
+	size_t known = 0;
 
 	t->resolve = ec_resolve_free(t->resolve);
 	t->retry = sd_event_source_disable_unref(t->retry);
 	t->attempts = 0;
 	t->remote = (EcAddress){ 0 };
+	t->remote_port = 0;
+	t->n_remotes = 0;
 	g_clear_pointer(&t->remotes, g_free);
-	while (known < n &&
-			ec_address_from_string(t->settings->remote[known], &addresses[known]) == 0)
+	ec_tunnel_touch(t, EC_PROPERTY_REMOTE);
+	if (!remote) /* a client will come */
+		return;
+	size_t n = g_strv_length((char **)remote);
+	g_autofree EcAddress *addresses = g_new0(EcAddress, n);
+	while (known < n && ec_address_from_string(remote[known], &addresses[known]) == 0)
 		known++;
-	t->n_remotes = known == n ? n : 0;
 	if (known == n) {
+		t->n_remotes = n;
 		t->remote = addresses[0];
 		t->remotes = g_steal_pointer(&addresses);
 	}
-	ec_tunnel_touch(t, EC_PROPERTY_REMOTE);
 }
 
 EcTunnel *ec_tunnel_new(EcManager *m, EcSettings *settings, EcOrigin origin)
@@ -191,6 +197,7 @@ EcTunnel *ec_tunnel_free(EcTunnel *t)
 	(void)ec_session_free(t->session);
 	if (t->ifindex)
 		g_hash_table_remove(t->manager->by_ifindex, GINT_TO_POINTER(t->ifindex));
+	(void)ec_worker_host_free(t->worker);
 	(void)ec_resolve_free(t->resolve);
 	(void)sd_event_source_disable_unref(t->retry);
 	if (t->underlay)
@@ -266,7 +273,9 @@ static int look_up(EcTunnel *t, sd_bus_error *ret_error)
 
 static int resolve(EcTunnel *t, sd_bus_error *ret_error)
 {
-	return t->n_remotes > 0 || t->resolve || t->retry ? 0 : look_up(t, ret_error);
+	bool known = t->n_remotes > 0 || ec_tunnel_awaits_client(t);
+
+	return known || t->resolve || t->retry ? 0 : look_up(t, ret_error);
 }
 
 void ec_tunnel_resolve_again(EcTunnel *t)
@@ -314,6 +323,15 @@ static void settle(EcTunnel *t, int r, const sd_bus_error *error)
 	if (r > 0) {
 		EcState state = t->session ? ec_session_state(t->session, &token, &sentence)
 					   : EC_STATE_UP;
+
+		if (t->settings->roam) {
+			token = "Unauthenticated";
+			sentence = ec_tunnel_awaits_client(t)
+						   ? "nobody has come yet; whoever sends first is "
+						     "taken for the peer, nobody asks who it is"
+						   : "whoever sends last is taken for the peer, "
+						     "nobody asks who it is";
+		}
 
 		if (t->session && !t->session->agreement.encap)
 			ec_reconcile_lower(t);
@@ -427,6 +445,33 @@ void ec_tunnel_move(EcTunnel *t, const EcAddress *remote)
 		ec_tunnel_touch(t, EC_PROPERTY_SETTINGS);
 	}
 	ec_tunnel_touch(t, EC_PROPERTY_REMOTE);
+}
+
+bool ec_tunnel_awaits_client(const EcTunnel *t)
+{
+	return t->settings->roam && t->n_remotes == 0 && !t->settings->remote;
+}
+
+void ec_tunnel_follow(EcTunnel *t, const EcAddress *remote, uint16_t port)
+{
+	char text[INET6_ADDRSTRLEN];
+	g_autofree char *number = g_strdup_printf("%u", port);
+
+	if (t->remote_port == port && ec_address_equal(&t->remote, remote))
+		return;
+	g_free(t->remotes);
+	t->remotes = g_memdup2(remote, sizeof(*remote));
+	t->n_remotes = 1;
+	t->turn = 0;
+	t->remote = *remote;
+	t->remote_port = port;
+	ec_address_to_string(remote, text);
+	ec_log_tunnel(LOG_NOTICE, t,
+			"%s port %s is the peer now: it sent last, nobody asked who it is", text,
+			number);
+	ec_tunnel_touch(t, EC_PROPERTY_REMOTE);
+	ec_tunnel_event(t, "peer-moved", "address", text, "port", number, NULL);
+	ec_manager_mark(t->manager, t);
 }
 
 static void remove_addresses(EcTunnel *t, char *const *addresses, char *const *but)

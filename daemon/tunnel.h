@@ -59,6 +59,7 @@ typedef enum EcProperty {
 typedef struct EcManager EcManager;
 typedef struct EcListener EcListener;
 typedef struct EcSession EcSession;
+typedef struct EcWorkerHost EcWorkerHost;
 
 typedef struct EcTunnel {
 	EcManager *manager;
@@ -83,8 +84,10 @@ typedef struct EcTunnel {
 
 	EcAddress *remotes; /* of the setting, names resolved, in order; NULL until then */
 	size_t n_remotes;
-	size_t turn;      /* of the remotes, the one to try first; 0 unless that peer failed */
-	EcAddress remote; /* the one in use; AF_UNSPEC until there is one */
+	size_t turn;          /* of the remotes, the one to try first; 0 unless that peer failed */
+	EcAddress remote;     /* the one in use; AF_UNSPEC until there is one */
+	uint16_t remote_port; /* with roam=yes: where the peer's data came from last; 0: not known
+			       */
 	EcResolve *resolve;
 	sd_event_source *retry;
 	unsigned attempts; /* resolutions that failed in a row */
@@ -102,8 +105,9 @@ typedef struct EcTunnel {
 	int bridge;    /* ifindex of the bridge it was put in, 0 = none */
 	bool encap_up; /* encap->up() holds something, with held as its argument */
 	EcWire held;
-	GBytes *asked;   /* IFLA_INFO_DATA that we asked for last, ... */
-	GBytes *settled; /* ... and the kernel's report of it where that has another form */
+	EcWorkerHost *worker; /* with an encapsulation of the user data plane; NULL: none yet */
+	GBytes *asked;        /* IFLA_INFO_DATA that we asked for last, ... */
+	GBytes *settled;      /* ... and the kernel's report of it where that has another form */
 } EcTunnel;
 
 /* Takes the settings over; they are verified. State is down. */
@@ -132,6 +136,10 @@ void ec_tunnel_look(EcTunnel *t);
 void ec_tunnel_resolve_again(EcTunnel *t);
 /* Another address of the peer, which proved who it is. */
 void ec_tunnel_move(EcTunnel *t, const EcAddress *remote);
+/* The same for roam=yes, where nobody proves anything: data came from there. */
+void ec_tunnel_follow(EcTunnel *t, const EcAddress *remote, uint16_t port);
+/* Whether it has no remote and waits for whoever comes (roam=yes). */
+bool ec_tunnel_awaits_client(const EcTunnel *t);
 /* Tells the bus of something that happened: kind, then pairs of key and text, then NULL. */
 void ec_tunnel_event(EcTunnel *t, const char *kind, ...) G_GNUC_NULL_TERMINATED;
 /* Notes for the next start of the daemon whether the tunnel is wanted. */

@@ -109,6 +109,9 @@ int ctl_verb_complete(Ctl *ctl, int argc, char **argv);
 void ctl_print_verbs(void);
 void ctl_print_options(const char *verb);
 
+/* show-statistics.c: the property Statistics, for a reader. */
+void ctl_show_statistics(const json_t *statistics);
+
 /* settings-help.c: every setting for a reader. */
 void ctl_print_settings(void);
 
@@ -195,6 +198,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(CtlTable, ctl_table_free)
 /* As many strings as titles; NULL and "" show as "-". */
 void ctl_table_add(CtlTable *t, const char *const *cells);
 void ctl_table_print(const CtlTable *t, bool legend);
+/* One aligned line, "KEY:  TEXT"; nothing for an empty text. */
+void ctl_field(const char *key, const char *format, ...) G_GNUC_PRINTF(2, 3);
 /* Columns of the terminal; $COLUMNS or 80 where there is none. */
 size_t ctl_terminal_width(void);
 /* Text with control characters replaced, fit for a terminal. */
@@ -227,6 +232,7 @@ typedef struct CtlExportKind {
 	const char *id;         /* the word that `ip link` has for the id, or NULL */
 	uint16_t port;          /* default UDP port, or 0 */
 	unsigned overhead;      /* bytes between the outer and the inner IP header, without id */
+	const char *programs;   /* of others that speak it, where the kernel does not */
 	bool ethernet;
 	bool fragments; /* can send outer IPv4 fragments of any packet */
 	bool fou;

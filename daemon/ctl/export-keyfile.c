@@ -27,7 +27,7 @@ static void print_given(const EcSettings *s)
 static void print_mirrored(const CtlExport *e)
 {
 	static const char *const keys[] = { "name", "mode", "remote", "local", "encapsulation",
-		"data-plane", "full-frames", "ttl", "dscp", NULL };
+		"data-plane", "full-frames", "split", "ttl", "dscp", NULL };
 	EcSettings *s = e->settings;
 
 	for (const char *const *key = keys; *key; key++) {

@@ -39,8 +39,14 @@ static const CtlExportKind kinds[] = {
 			.overhead = 4,
 			.fragments = true },
 	{ .name = "ipip", .kind4 = "ipip", .kind6 = "ip6tnl" },
-	{ .name = "raw-udp", .port = 1234, .ethernet = true },
-	{ .name = "tun-udp", .port = 8000 },
+	/* A process carries these. */
+	{ .name = "raw-udp",
+			.port = 1234,
+			.overhead = 22,
+			.ethernet = true,
+			.fragments = true,
+			.programs = "tap2tap or QuickTun" },
+	{ .name = "tun-udp", .port = 8000, .overhead = 8, .fragments = true, .programs = "ttun" },
 };
 
 static const struct {
@@ -202,6 +208,24 @@ static int build(CtlExport *e, const json_t *tunnel, const json_t *objects)
 	return r < 0 ? ctl_fail(NULL, r, NULL, CTL_ERROR) : CTL_OK;
 }
 
+/* Whether a link of the kernel's can take the tunnel's place at that end. */
+static int check_kernel(const CtlExport *e, const char *name, const char *format)
+{
+	if (!e->kind->kind4)
+		return ctl_complain(CTL_ERROR,
+				"%s is %s, which no link of the kernel's does but a process "
+				"(data-plane=user): --as=%s cannot express it; --as=keyfile%s can, "
+				"and the far end may also run %s",
+				name, e->kind->name, format, e->peer ? " --peer" : "",
+				e->kind->programs);
+	if (e->settings->split == EC_SPLIT_YES)
+		return ctl_complain(CTL_ERROR,
+				"%s has split=yes: no link of the kernel's puts frames together that "
+				"come in pieces, so --as=%s cannot express it; --as=keyfile%s can",
+				name, format, e->peer ? " --peer" : "");
+	return CTL_OK;
+}
+
 static int export(Ctl *ctl, const char *name, const json_t *tunnel, const json_t *objects,
 		size_t format)
 {
@@ -221,12 +245,8 @@ static int export(Ctl *ctl, const char *name, const json_t *tunnel, const json_t
 	if (code != CTL_OK)
 		return code;
 	g_assert(e.kind);
-	if (formats[format].needs_kernel && !e.kind->kind4)
-		return ctl_complain(CTL_ERROR,
-				"%s carries %s, which a program makes and not the kernel; --as=%s "
-				"cannot express it",
-				name, e.kind->name, formats[format].name);
-	return formats[format].write(&e);
+	code = formats[format].needs_kernel ? check_kernel(&e, name, formats[format].name) : CTL_OK;
+	return code == CTL_OK ? formats[format].write(&e) : code;
 }
 
 int ctl_verb_export(Ctl *ctl, int argc, char **argv)

@@ -169,20 +169,6 @@ int ctl_verb_underlays(Ctl *ctl, int argc, char **argv)
 	return CTL_OK;
 }
 
-/* One aligned line; nothing for an empty value. */
-static void G_GNUC_PRINTF(2, 3) field(const char *key, const char *format, ...)
-{
-	va_list ap;
-
-	va_start(ap, format);
-	g_autofree char *text = g_strdup_vprintf(format, ap);
-	va_end(ap);
-	g_autofree char *clean = ctl_clean(text);
-	g_autofree char *label = g_strconcat(key, *key ? ":" : NULL, NULL);
-	if (*clean)
-		(void)printf("%-16s %s\n", label, clean);
-}
-
 static char *duration(json_int_t seconds)
 {
 	static const struct {
@@ -215,11 +201,11 @@ static void show_since(const json_t *t)
 	g_autoptr(GDateTime) when = g_date_time_new_from_unix_local(usec / G_USEC_PER_SEC);
 	g_autofree char *ago = duration((g_get_real_time() - usec) / G_USEC_PER_SEC);
 	if (!when) {
-		field("since", "%s", ago);
+		ctl_field("since", "%s", ago);
 		return;
 	}
 	g_autofree char *text = g_date_time_format(when, "%Y-%m-%d %H:%M:%S");
-	field("since", "%s (%s)", ago, text);
+	ctl_field("since", "%s (%s)", ago, text);
 }
 
 static void show_state(const json_t *t)
@@ -230,9 +216,9 @@ static void show_state(const json_t *t)
 
 	(void)printf("%-16s %s%s%s\n", "state:", ctl_color_of(state), state, ctl_color_off());
 	if (*sentence && token && *token)
-		field("reason", "%s (%s)", sentence, token);
+		ctl_field("reason", "%s (%s)", sentence, token);
 	else
-		field("reason", "%s", *sentence || !token ? sentence : token);
+		ctl_field("reason", "%s", *sentence || !token ? sentence : token);
 }
 
 static const json_t *underlay_of(const json_t *t, const json_t *objects)
@@ -278,19 +264,19 @@ static void show_protection(const json_t *t, const json_t *underlay)
 	g_autofree char *layers = layers_of(t);
 
 	if (ctl_json_true(t, "Protected") && up)
-		field("protection", "protected by %s", layers);
+		ctl_field("protection", "protected by %s", layers);
 	else if (ctl_json_true(t, "Protected") && underlay)
-		field("protection", "protected by %s (nothing leaves while %s %s)", layers,
+		ctl_field("protection", "protected by %s (nothing leaves while %s %s)", layers,
 				vpn_down ? title_of(underlay) : "the tunnel",
 				vpn_down ? "is down" : "is not up");
 	else if (ctl_json_true(t, "Protected"))
-		field("protection", "protected by %s (nothing leaves)", layers);
+		ctl_field("protection", "protected by %s (nothing leaves)", layers);
 	else if (*layers && *device)
-		field("protection", "not protected: confined to %s, which is no VPN", device);
+		ctl_field("protection", "not protected: confined to %s, which is no VPN", device);
 	else if (ctl_json_integer(t, "Ifindex") > 0 && !idle)
-		field("protection", "not protected: frames can leave outside a VPN");
+		ctl_field("protection", "not protected: frames can leave outside a VPN");
 	else
-		field("protection", "nothing is sent");
+		ctl_field("protection", "nothing is sent");
 }
 
 static void show_underlay(const json_t *t, const json_t *objects)
@@ -301,11 +287,11 @@ static void show_underlay(const json_t *t, const json_t *objects)
 	g_autofree char *text = u ? underlay_text(u) : NULL;
 
 	if (!u)
-		field("underlay", "%s (none yet)", *wanted ? wanted : "vpn");
+		ctl_field("underlay", "%s (none yet)", *wanted ? wanted : "vpn");
 	else if (*device && !strstr(text, device))
-		field("underlay", "%s (%s)", text, device);
+		ctl_field("underlay", "%s (%s)", text, device);
 	else
-		field("underlay", "%s", text);
+		ctl_field("underlay", "%s", text);
 	show_protection(t, u);
 }
 
@@ -317,17 +303,17 @@ static void show_path(const json_t *t)
 	json_int_t id = ctl_json_integer(t, "Id"), mtu = ctl_json_integer(t, "Mtu");
 	json_int_t largest = ctl_json_integer(t, "LargestFrame");
 
-	field("path", "%s %s %s", *local ? local : "(any)", ctl_is_utf8() ? "→" : "->",
+	ctl_field("path", "%s %s %s", *local ? local : "(any)", ctl_is_utf8() ? "→" : "->",
 			*remote ? remote : "(unknown)");
-	field("peer", "%s", peer);
+	ctl_field("peer", "%s", peer);
 	if (id == 0)
 		id = json_integer_value(setting_of(t, "id"));
 	if (id > 0)
-		field("id", "%" JSON_INTEGER_FORMAT, id);
+		ctl_field("id", "%" JSON_INTEGER_FORMAT, id);
 	if (mtu > 0)
-		field("mtu", "%" JSON_INTEGER_FORMAT, mtu);
+		ctl_field("mtu", "%" JSON_INTEGER_FORMAT, mtu);
 	if (largest > 0)
-		field("largest frame", "%" JSON_INTEGER_FORMAT, largest);
+		ctl_field("largest frame", "%" JSON_INTEGER_FORMAT, largest);
 }
 
 static void show_interface(const json_t *t)
@@ -339,62 +325,12 @@ static void show_interface(const json_t *t)
 	json_int_t ifindex = ctl_json_integer(t, "Ifindex");
 
 	if (ifindex > 0)
-		field("interface", "%s (index %" JSON_INTEGER_FORMAT ")", interface, ifindex);
+		ctl_field("interface", "%s (index %" JSON_INTEGER_FORMAT ")", interface, ifindex);
 	else
-		field("interface", "%s", interface);
-	field("bridge", "%s", bridge);
-	field("encapsulation", "%s%s%s", encapsulation, *data_plane ? ", data plane " : "",
+		ctl_field("interface", "%s", interface);
+	ctl_field("bridge", "%s", bridge);
+	ctl_field("encapsulation", "%s%s%s", encapsulation, *data_plane ? ", data plane " : "",
 			data_plane);
-}
-
-static bool is_shown_in_words(const char *key)
-{
-	return g_str_has_prefix(key, "rx-") || g_str_has_prefix(key, "tx-") ||
-	       g_str_has_prefix(key, "probes-") || g_str_equal(key, "rtt-us") ||
-	       g_str_equal(key, "jitter-us") || g_str_equal(key, "reconnects");
-}
-
-static void show_statistics(const json_t *statistics)
-{
-	static const struct {
-		const char *label, *packets, *bytes, *dropped;
-	} ways[] = {
-		{ "received", "rx-packets", "rx-bytes", "rx-dropped" },
-		{ "sent", "tx-packets", "tx-bytes", "tx-dropped" },
-	};
-
-	for (size_t i = 0; i < EC_ELEMENTS(ways); i++) {
-		if (!json_object_get(statistics, ways[i].packets))
-			continue;
-		g_autofree char *size =
-				g_format_size((guint64)ctl_json_integer(statistics, ways[i].bytes));
-		field(ways[i].label,
-				"%" JSON_INTEGER_FORMAT " packets, %s, %" JSON_INTEGER_FORMAT
-				" dropped",
-				ctl_json_integer(statistics, ways[i].packets), size,
-				ctl_json_integer(statistics, ways[i].dropped));
-	}
-	for (CtlMember m = ctl_json_first(statistics); m.key; m = ctl_json_next(statistics, m)) {
-		if (!is_shown_in_words(m.key))
-			field(m.key, "%" JSON_INTEGER_FORMAT, json_integer_value(m.value));
-	}
-}
-
-/* With static control nobody is asked. */
-static void show_probes(const json_t *statistics)
-{
-	json_int_t reconnects = ctl_json_integer(statistics, "reconnects");
-
-	if (ctl_json_integer(statistics, "rtt-us") > 0)
-		field("round trip", "%.1f ms, jitter %.1f ms",
-				(double)ctl_json_integer(statistics, "rtt-us") / 1000,
-				(double)ctl_json_integer(statistics, "jitter-us") / 1000);
-	if (ctl_json_integer(statistics, "probes-sent") > 0)
-		field("probes", "%" JSON_INTEGER_FORMAT " sent, %" JSON_INTEGER_FORMAT " lost",
-				ctl_json_integer(statistics, "probes-sent"),
-				ctl_json_integer(statistics, "probes-lost"));
-	if (reconnects > 0)
-		field("reconnects", "%" JSON_INTEGER_FORMAT, reconnects);
 }
 
 static void show_settings(const json_t *settings)
@@ -415,23 +351,22 @@ static void show_tunnel(const json_t *t, const json_t *objects)
 	g_autofree char *guard = NULL;
 	const char *listener = ctl_json_string(t, "Listener");
 
-	field("name", "%s", ctl_json_string(t, "Name"));
+	ctl_field("name", "%s", ctl_json_string(t, "Name"));
 	show_state(t);
 	show_since(t);
-	field("mode", "%s", ctl_json_string(t, "Mode"));
-	field("role", "%s", ctl_json_string(t, "Role"));
+	ctl_field("mode", "%s", ctl_json_string(t, "Mode"));
+	ctl_field("role", "%s", ctl_json_string(t, "Role"));
 	if (g_str_has_prefix(listener, CTL_ROOT_PATH))
-		field("listener", "%s", strrchr(listener, '/') + 1);
+		ctl_field("listener", "%s", strrchr(listener, '/') + 1);
 	show_interface(t);
 	show_path(t);
 	show_underlay(t, objects);
-	field("fidelity", "%s", ctl_json_string(t, "Fidelity"));
+	ctl_field("fidelity", "%s", ctl_json_string(t, "Fidelity"));
 	if (json_object_get(t, "Guard"))
 		guard = ctl_json_text(json_object_get(t, "Guard"));
-	field("guard", "%s", guard ? guard : "");
-	field("persistent", "%s", ctl_json_true(t, "Persistent") ? "yes" : "no");
-	show_statistics(json_object_get(t, "Statistics"));
-	show_probes(json_object_get(t, "Statistics"));
+	ctl_field("guard", "%s", guard ? guard : "");
+	ctl_field("persistent", "%s", ctl_json_true(t, "Persistent") ? "yes" : "no");
+	ctl_show_statistics(json_object_get(t, "Statistics"));
 	show_settings(json_object_get(t, "Settings"));
 }
 
@@ -440,13 +375,14 @@ static void show_peers(const json_t *l, const json_t *objects)
 {
 	const json_t *peers = json_object_get(l, "Peers");
 
-	field("peers", "%zu", json_array_size(peers));
+	ctl_field("peers", "%zu", json_array_size(peers));
 	for (size_t i = 0; i < json_array_size(peers); i++) {
 		const char *path = json_string_value(json_array_get(peers, i));
 		const json_t *t = json_object_get(json_object_get(objects, path), CTL_TUNNEL);
 
-		field("", "%s: %s, %s, %s", ctl_json_string(t, "Name"), ctl_json_string(t, "State"),
-				ctl_json_string(t, "Interface"), ctl_json_string(t, "Remote"));
+		ctl_field("", "%s: %s, %s, %s", ctl_json_string(t, "Name"),
+				ctl_json_string(t, "State"), ctl_json_string(t, "Interface"),
+				ctl_json_string(t, "Remote"));
 	}
 }
 
@@ -462,7 +398,7 @@ static void show_peer_settings(const json_t *l)
 			g_autofree char *value = ctl_json_text(s.value);
 			g_string_append_printf(text, " %s=%s", s.key, value);
 		}
-		field(label, "%s", text->str);
+		ctl_field(label, "%s", text->str);
 		label = "";
 	}
 }
@@ -471,12 +407,12 @@ static void show_listener(const json_t *l, const json_t *objects)
 {
 	g_autofree char *mode = listener_mode(l);
 
-	field("name", "%s", ctl_json_string(l, "Name"));
-	field("role", "listener");
+	ctl_field("name", "%s", ctl_json_string(l, "Name"));
+	ctl_field("role", "listener");
 	show_state(l);
-	field("port", "%" JSON_INTEGER_FORMAT " (TCP)", ctl_json_integer(l, "Port"));
-	field("mode", "%s", *mode ? mode : "as the peer wants");
-	field("persistent", "%s", ctl_json_true(l, "Persistent") ? "yes" : "no");
+	ctl_field("port", "%" JSON_INTEGER_FORMAT " (TCP)", ctl_json_integer(l, "Port"));
+	ctl_field("mode", "%s", *mode ? mode : "as the peer wants");
+	ctl_field("persistent", "%s", ctl_json_true(l, "Persistent") ? "yes" : "no");
 	show_peers(l, objects);
 	show_peer_settings(l);
 	show_settings(json_object_get(l, "Settings"));
@@ -524,7 +460,7 @@ static int status_tunnel(Ctl *ctl, const char *name)
 /* Tunnels or listeners, each with the reason for its state. */
 static void show_states(const char *label, const json_t *things, CtlTable *table)
 {
-	field(label, "%zu", json_array_size(things));
+	ctl_field(label, "%zu", json_array_size(things));
 	for (size_t i = 0; i < json_array_size(things); i++) {
 		const json_t *o = json_array_get(things, i);
 		const json_t *peers = json_object_get(o, "Peers");
@@ -543,19 +479,19 @@ static void show_overview(const json_t *manager, const json_t *underlays, const 
 	static const char *const titles[] = { "NAME", "STATE", "INTERFACE", "REASON", NULL };
 	g_autoptr(CtlTable) table = ctl_table_new(titles);
 
-	field("daemon", "ethercordd %s", ctl_json_string(manager, "Version"));
+	ctl_field("daemon", "ethercordd %s", ctl_json_string(manager, "Version"));
 	const json_t *usable = json_object_get(manager, "Encapsulations");
 	for (size_t i = 0; i < json_array_size(usable); i++) {
 		const json_t *o = json_array_get(usable, i);
-		field(i ? "" : "encapsulations", "%s", json_string_value(o));
+		ctl_field(i ? "" : "encapsulations", "%s", json_string_value(o));
 	}
 	if (json_array_size(underlays) == 0)
-		field("underlays", "no VPN was found");
+		ctl_field("underlays", "no VPN was found");
 	for (size_t i = 0; i < json_array_size(underlays); i++) {
 		const json_t *o = json_array_get(underlays, i);
 		g_autofree char *text = underlay_text(o);
 
-		field(i ? "" : "underlays", "%s: %s, %s", text, ctl_json_string(o, "State"),
+		ctl_field(i ? "" : "underlays", "%s: %s, %s", text, ctl_json_string(o, "State"),
 				ctl_json_true(o, "Protected") ? "protected" : "not protected");
 	}
 	show_states("tunnels", tunnels, table);

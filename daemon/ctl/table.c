@@ -174,3 +174,16 @@ void ctl_table_print(const CtlTable *t, bool legend)
 	for (guint i = 0; i < t->rows->len; i++)
 		print_row(t, t->rows->pdata[i], width);
 }
+
+void ctl_field(const char *key, const char *format, ...)
+{
+	va_list ap;
+
+	va_start(ap, format);
+	g_autofree char *text = g_strdup_vprintf(format, ap);
+	va_end(ap);
+	g_autofree char *clean = ctl_clean(text);
+	g_autofree char *label = g_strconcat(key, *key ? ":" : NULL, NULL);
+	if (*clean)
+		(void)printf("%-16s %s\n", label, clean);
+}
