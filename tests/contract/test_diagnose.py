@@ -56,7 +56,10 @@ def test_encapsulations_are_those_of_the_property(fake):
     made = fake.client.call(PATH, ethercord.PROPERTIES, "Get", "ss", MANAGER, "Encapsulations")
     found = diagnose(fake)
     for word in made:
-        assert word.split("/")[0] in found["encapsulations"]["text"]
+        kind, plane = word.split("/")
+        code = {"kernel": "encapsulations", "user": "user-plane"}[plane]
+        assert kind in found[code]["text"]
+    assert "raw-udp" not in found["encapsulations"]["text"]
     if "gretap-fou/kernel" not in made:
         has(found, "encapsulations-missing", "info", "gretap-fou", "rtnl-link-gretap", "fou")
 
@@ -84,6 +87,9 @@ def test_the_way_through_a_vpn(fake):
     has(diagnose(fake, FAR, underlay="openvpn"), "no-path", "error", "openvpn", TITLE)
     found = diagnose(fake, FAR, encapsulation=["vxlan"])
     assert found["protected"]["text"].startswith("vxlan to ")
+    found = diagnose(fake, FAR, encapsulation=["raw-udp"])
+    has(found, "protected", "ok", "raw-udp to ")
+    has(found, "mtu", "info", "raw-udp 1358")
 
 
 def test_no_route(fake):

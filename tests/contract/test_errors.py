@@ -223,9 +223,10 @@ def test_encapsulation_not_in_this_kernel(guard):
 
 
 @pytest.mark.parametrize("settings", [
-    {"control": "dynamic-fou"}, {"control": "tunnel-server"}, {"data_plane": "user"},
-    {"fidelity": "wire"}, {"guard": ["dhcp"]}, {"gre_keepalive": "10"},
-    {"link_loss_forwarding": True}, {"fwmark": 5}, {"encapsulation": "raw-udp"}],
+    {"control": "dynamic-fou"}, {"control": "tunnel-server"}, {"fidelity": "wire"},
+    {"guard": ["dhcp"]}, {"gre_keepalive": "10"}, {"link_loss_forwarding": True},
+    {"fwmark": 5, "data_plane": "kernel"}, {"encapsulation": "gretap", "data_plane": "user"},
+    {"data_plane": "kernel", "encapsulation": "raw-udp"}],
     ids=lambda s: next(iter(s)))
 def test_what_this_build_cannot_do(guard, settings):
     with refused("NotSupported"):
@@ -259,7 +260,11 @@ BAD_UPDATES = {
     "mode alone": ("InvalidSetting", {"mode": "join-networks"}),
     "bridge missing": ("NoBridge", {"mode": "join-networks", "bridge": "nobridge"}),
     "interface taken": ("NameTaken", {"interface": "wire"}),
-    "encapsulation": ("NotSupported", {"encapsulation": "raw-udp"}),
+    "encapsulation": ("NotSupported", {"encapsulation": "raw-udp", "data-plane": "kernel"}),
+    "data plane": ("NotSupported", {"encapsulation": "gretap", "data-plane": "user"}),
+    "encapsulation without id": ("InvalidSetting", {"encapsulation": "raw-udp"}),
+    "roam": ("InvalidSetting", {"roam": True}),
+    "split": ("InvalidSetting", {"split": "maybe"}),
     "underlay": ("InvalidSetting", {"underlay": "pigeons"}),
     "control": ("NotSupported", {"control": "tunnel-server"}),
     "attach busy": ("Busy", {"mode": "join-networks", "bridge": "br-here", "attach": "cable"}),

@@ -81,11 +81,17 @@ def test_manager_properties(sites):
     assert got["Underlays"] == [f"{PATH}/underlay/any"]
     assert got["DefaultPort"] == 65200
     assert "vxlan/kernel" in got["Encapsulations"]
+    assert {"gretap-fou/user", "vxlan/user", "raw-udp/user", "tun-udp/user"} <= \
+        set(got["Encapsulations"])
     for word in got["Encapsulations"]:
-        kind = word.split("/")[0]
-        with_kernel = sites.client
-        other = {"encapsulation": [kind], "id": 99 if kind not in ("ipip",) else 0}
-        with_kernel.add("probe", remote="10.77.0.9", **other)
+        kind, plane = word.split("/")
+        settings = {"encapsulation": [kind], "data_plane": plane,
+                    "id": 0 if kind in ("ipip", "raw-udp", "tun-udp") else 99}
+        if plane == "user":  # the kernel's have theirs
+            settings["data_port"] = 20000
+        sites.client.add("probe", remote="10.77.0.9", **settings)
+        made = sites.client.get("probe")
+        assert (made["Encapsulation"], made["DataPlane"]) == (kind, plane)
         sites.client.on("probe", "Remove")
     assert not [n for n in sites.near.links() if "probe" in n]
 

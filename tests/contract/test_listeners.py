@@ -154,14 +154,14 @@ BAD = {  # of a listener
     "interface": ["%n%n", "123456789012%n", "../%n", "a%d"], "bridge": ["../br", "x" * 16],
     "encapsulation": [["l2tp"], ["vxlan", "vxlan"]], "compat": [["static"]],
     "underlay": ["device:", "wg0"], "data-plane": ["none"], "mtu": [65536, 67],
-    "full-frames": ["maybe"], "fidelity": ["hub"], "guard": [["arp"], ["auto", "ra"]],
+    "full-frames": ["maybe"], "split": ["maybe"], "fidelity": ["hub"], "guard": [["arp"], ["auto", "ra"]],
     "storm-limit": [0], "keepalive-interval": [49, 100000], "keepalive-timeout": [99, 100],
     "ttl": [0, 256], "dscp": [64], "name": NAMES,
 }
 BAD_PEER = {"key": ["short"], "allow": [["x"]], "mtu": [67, 65536], "bridge": ["../x"],
             "interface": ["ec-%n", "x" * 16], "mac": ["01:00:5e:00:00:01"],
             "address": [["192.0.2.1/33"]]}
-OTHERS = {"remote": [FAR], "identity": "x", "control": "static", "id": 7, "attach": "eth0",
+OTHERS = {"remote": [FAR], "identity": "x", "control": "static", "id": 7, "attach": "eth0", "roam": True,
           "address": ["192.0.2.1/24"], "mac": "02:00:00:00:00:01"}
 
 
@@ -250,9 +250,8 @@ def test_what_does_not_fit_together(sites, settings, peers, part):
 
 
 @pytest.mark.parametrize("setting", [{"compat": ["dynamic-fou"]}, {"compat": ["tunnel-server"]},
-                                     {"data_plane": "user"}, {"fidelity": "wire"},
-                                     {"guard": ["dhcp"]}, {"link_loss_forwarding": True}],
-                         ids=str)
+                                     {"fidelity": "wire"}, {"guard": ["dhcp"]},
+                                     {"link_loss_forwarding": True}], ids=str)
 def test_what_this_build_cannot_do(sites, setting):
     key = next(iter(setting)).replace("_", "-")
     with refused("NotSupported", f"{key}="):

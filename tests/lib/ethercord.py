@@ -249,7 +249,7 @@ TYPES = collections.defaultdict(lambda: str, {
     "remote": lambda v: dbus.Array([v] if isinstance(v, str) else v, "s"),
     "port": dbus.UInt16, "data-port": dbus.UInt16, "remote-data-port": dbus.UInt16,
     "bridge-create": dbus.Boolean, "link-loss-forwarding": dbus.Boolean,
-    "autostart": dbus.Boolean})
+    "autostart": dbus.Boolean, "roam": dbus.Boolean})
 for _key in ("encapsulation", "address", "guard", "allow", "compat"):
     TYPES[_key] = TYPES["remote"]
 for _key in ("id", "mtu", "storm-limit", "keepalive-interval", "keepalive-timeout", "ttl", "dscp",
@@ -631,7 +631,9 @@ class Flow:
         self.running = False
         self.thread.join()
         with contextlib.suppress(AssertionError):
-            wait_until(lambda: len(self.drain()) > self.sent, "all arrive", 0.5)
+            # Not what else is of that type, such as the daemon's probes.
+            wait_until(lambda: sum(n < self.sent for n in self.drain()) == self.sent, "all arrive",
+                       0.5)
         self.close()
         return [n for n in range(self.sent) if n not in self.seen]
 

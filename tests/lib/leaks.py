@@ -116,7 +116,8 @@ class Guarded:
 
 
 class Session:
-    def __init__(self, vpn_class, encapsulations=tuple(ID), interval=0.05, **more):
+    def __init__(self, vpn_class, encapsulations=tuple(ID), interval=0.05, plane="kernel",
+                 **more):
         self.lab = ethercord.Lab()
         self.broken = True
         try:
@@ -127,7 +128,7 @@ class Session:
             self.fragments = ":" not in self.vpn.near
             self.judge = self.lab.keep(Judge(self.vpn))
             self.control = Control(self.vpn, encapsulations)
-            self.guarded = Guarded(self.vpn, encapsulations)
+            self.guarded = Guarded(self.vpn, encapsulations, data_plane=plane)
             self.traffic = self.lab.keep(Traffic(interval))
             self.make_streams()
             self.traffic.start()

@@ -23,6 +23,16 @@ def test_matrix(sessions, vpn, event):
     layers.check(sessions.of(vpn, encapsulations=("vxlan",), interval=0.01), event)
 
 
+USER = [case for case in layers.cases(PlainTun, PlainTun6, OpenVpn)
+        if case[1] != "each layer alone"]    # a worker's socket is a third
+
+
+@pytest.mark.parametrize("vpn,event", USER, ids=leaks.case_id)
+def test_user_plane(sessions, vpn, event):
+    """The same with workers; what else these carry is in test_user_underlay.py."""
+    layers.check(sessions.of(vpn, encapsulations=("vxlan",), interval=0.01, plane="user"), event)
+
+
 def test_openvpn_renegotiates(sessions):
     session = sessions.of(OpenVpnPersist, encapsulations=("vxlan",), interval=0.01,
                           more=layers.RENEGOTIATE)

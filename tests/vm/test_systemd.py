@@ -101,6 +101,9 @@ def test_installed_files():
                  "share/dbus-1/system.d/org.ethercord1.conf",
                  "share/dbus-1/system-services/org.ethercord1.service",
                  "share/polkit-1/actions/org.ethercord1.policy", "lib/systemd/system/" + UNIT,
+                 "libexec/ethercord/ethercord-worker",
+                 "lib/systemd/system/ethercord-worker.socket",
+                 "lib/systemd/system/ethercord-worker@.service",
                  "share/man/man1/ethercordctl.1", "share/man/man5/ethercord.5",
                  "share/man/man8/ethercordd.8"):
         assert (pathlib.Path("/usr") / name).is_file(), name
@@ -140,6 +143,56 @@ def test_security():
     exposure = float(re.search(r"exposure level for .*: ([\d.]+)", done.stdout).group(1))
     assert exposure <= 2.5 and done.returncode == 0, done.stdout
     assert run("systemd-analyze", "verify", f"/usr/lib/systemd/system/{UNIT}").stdout == ""
+    done = run("systemd-analyze", "security", "--no-pager", "ethercord-worker@.service")
+    assert float(re.search(r"exposure level for .*: ([\d.]+)", done.stdout).group(1)) <= 1.5
+
+
+@pytest.fixture
+def worker():
+    """A tunnel of the user data plane: the process of its unit."""
+    ctl("add", "mine", "control=static", "underlay=any", "remote=10.9.0.1", "data-plane=user",
+        "encapsulation=raw-udp", "--up")
+    yield wait_for(worker_pid, "systemd started a worker")
+    ctl("remove", "mine", check=False)
+
+
+def worker_pid():
+    """Of the one worker there is."""
+    found = run("pgrep", "-x", "ethercord-worke", check=False).stdout.split()
+    return int(found[0]) if len(found) == 1 else None
+
+
+def test_worker_has_a_user_and_a_unit_of_its_own(worker):
+    lines = pathlib.Path(f"/proc/{worker}/status").read_text().splitlines()
+    fields = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+    uid = run("id", "-u", "ethercord-worker").stdout.strip()
+    assert uid not in ("0", run("id", "-u", "ethercord").stdout.strip())
+    assert fields["Uid"].split() == [uid] * 4
+    assert int(fields["CapEff"], 16) == 0 and int(fields["CapBnd"], 16) == 0
+    assert fields["NoNewPrivs"] == "1" and fields["Seccomp"] == "2"
+    assert "ethercord-worker@" in pathlib.Path(f"/proc/{worker}/cgroup").read_text()
+
+
+def test_worker_carries_on_without_the_daemon(worker):
+    """Stopped, restarted, killed: the same process, the same interface."""
+    ifindex = link("ec-mine")["ifindex"]
+    for deed in (("stop",), ("start",), ("restart",), ("kill", "--signal=KILL")):
+        run("systemctl", *deed, UNIT)
+        assert worker_pid() == worker and link("ec-mine")["ifindex"] == ifindex, deed
+    wait_for(lambda: ctl("list", check=False).returncode == 0, "the daemon is back")
+    wait_for(lambda: status("mine")["State"] == "up", "its tunnel is up")
+    assert worker_pid() == worker and link("ec-mine")["ifindex"] == ifindex
+
+
+def test_worker_killed(worker):
+    ifindex = link("ec-mine")["ifindex"]
+    run("kill", "-KILL", str(worker))
+    wait_for(lambda: worker_pid() not in (None, worker), "systemd started another one")
+    wait_for(lambda: status("mine")["State"] == "up", "the tunnel is up")
+    assert link("ec-mine")["ifindex"] == ifindex
+    ctl("down", "mine")
+    wait_for(lambda: worker_pid() is None, "it ends with its tunnel")
+    assert link("ec-mine") is None
 
 
 CORD = (f"{ROOT}/tunnel/cord", "Tunnel")

@@ -24,6 +24,7 @@ class World:
     """Both sites, the wire between them, and the daemon."""
 
     def __init__(self, directory):
+        wire.run("modprobe", "-a", "tun", "fou", "fou6")
         self.near, self.far, self.lan = (wire.Site(n) for n in ("near", "far", "lan"))
         self.near.ip("link", "add", "wire", "type", "veth", "peer", "wire", "netns", "far")
         for site, address in ((self.near, NEAR), (self.far, FAR)):
@@ -128,6 +129,25 @@ ETHERNET = {
     "vxlan": (dict(encapsulation=["vxlan"], id=0x112233), VXLAN, 4,
               f"45000064 ....0000 4011.... {OUTER4} ....12b5 0050(?!0000).... "
               f"08000000 11223300 {INNER}"),
+    # Our own process at this end, the kernel at the other.
+    "gretap-fou-user": (dict(encapsulation=["gretap-fou"], data_plane="user"), [*GRETAP, *FOU], 4,
+                        f"45000064 ....4000 4011.... {OUTER4} feb1feb1 0050(?!0000).... "
+                        f"10006558 ........ {INNER}"),
+    "gretap-fou-key-user": (dict(encapsulation=["gretap-fou"], data_plane="user", id=KEY),
+                            [*GRETAP, "key", str(KEY), *FOU], 4,
+                            f"45000068 ....4000 4011.... {OUTER4} feb1feb1 0054(?!0000).... "
+                            f"30006558 11223344 ........ {INNER}"),
+    "vxlan-user": (dict(encapsulation=["vxlan"], data_plane="user", id=0x112233), VXLAN, 4,
+                   f"45000064 ....4000 4011.... {OUTER4} 12b512b5 0050(?!0000).... "
+                   f"08000000 11223300 {INNER}"),
+    "gretap6-fou-user": (dict(encapsulation=["gretap-fou"], data_plane="user", remote=[FAR[6]]),
+                         [*GRETAP6, *FOU], 6,
+                         f"600..... 00501140 {OUTER6} feb1feb1 0050(?!0000).... "
+                         f"10006558 ........ {INNER}"),
+    "vxlan6-user": (dict(encapsulation=["vxlan"], data_plane="user", remote=[FAR[6]],
+                         id=0x112233), VXLAN, 6,
+                    f"600..... 00501140 {OUTER6} 12b512b5 0050(?!0000).... "
+                    f"08000000 11223300 {INNER}"),
     "gretap6": (dict(encapsulation=["gretap"], remote=[FAR[6]]), GRETAP6, 6,
                 f"600..... 00442f40 {OUTER6} 00006558 {INNER}"),
     "gretap6-key": (dict(encapsulation=["gretap"], remote=[FAR[6]], id=KEY, dscp=46),
@@ -246,6 +266,23 @@ def test_full_frames_vxlan(world):
     assert done.returncode != 0 and "mtu = 1450" in done.stdout, done.stdout
     # The host has learnt it.
     done = world.lan.ping("10.99.0.1", "-s", "1422", "-M", "do")
+    assert done.returncode == 0, done.stdout
+
+
+def test_full_frames_user(world):
+    """So does our own process; at the other end is the kernel's gretap over FOU."""
+    bridge_here(world, "gretap-fou", data_plane="user", id=5)
+    world.far_fou()
+    world.far_link(*GRETAP, "key", "5", "nopmtudisc", "ignore-df", *FOU)
+    world.far.ip("link", "set", "t0", "mtu", "1500")
+    world.lan.wait_ping("10.99.0.1")
+    with wire.Capture(world.far, "wire") as capture:
+        done = world.lan.ping("10.99.0.1", "-s", "1472", "-M", "dont")
+        assert done.returncode == 0, done.stdout
+        capture.first(lambda p: p[0] >> 4 == 4 and p[6] & 0x20, "an outer fragment")
+    done = world.lan.ping("10.99.0.1", "-s", "1472", "-M", "do")
+    assert done.returncode != 0 and "mtu = 1446" in done.stdout, done.stdout
+    done = world.lan.ping("10.99.0.1", "-s", "1418", "-M", "do")
     assert done.returncode == 0, done.stdout
 
 
@@ -407,10 +444,10 @@ def merging_wire(world):
 def test_fou_with_gro(world, merging_wire, record_property):
     """TCP over gretap-fou keeps up with plain gretap; without sequence numbers it collapses."""
     speed = {}
-    for case in ("gretap", "gretap-fou"):
+    for case in ("gretap", "gretap-fou", "gretap-fou-user"):
         settings, far, _, _ = ETHERNET[case]
         world.add("t", address=["10.99.0.2/24"], **settings)
-        if case == "gretap-fou":
+        if case != "gretap":
             world.far_fou()
         world.far_link(*far)
         world.near.wait_ping("10.99.0.1")
@@ -423,6 +460,7 @@ def test_fou_with_gro(world, merging_wire, record_property):
         record_property(case, bits)
         print(f"{case}: {bits / 1e6:.1f} Mbit/s")
     assert speed["gretap-fou"] > speed["gretap"] / 4
+    assert speed["gretap-fou-user"] > speed["gretap"] / 4
 
 
 def test_capabilities(world):
@@ -430,7 +468,8 @@ def test_capabilities(world):
     done = world.daemon.busctl("get-property", "org.ethercord1", "/org/ethercord1",
                                "org.ethercord1.Manager", "Encapsulations")
     assert sorted(json.loads(done.stdout)["data"]) == [
-        "gre/kernel", "gretap-fou/kernel", "gretap/kernel", "ipip/kernel", "vxlan/kernel"]
+        "gre/kernel", "gretap-fou/kernel", "gretap-fou/user", "gretap/kernel", "ipip/kernel",
+        "raw-udp/user", "tun-udp/user", "vxlan/kernel", "vxlan/user"]
     wait_for(lambda: "ec-try" not in world.near.ip("-br", "link").stdout, "the trials are gone")
     assert world.near.fou_ports() == set()
 
