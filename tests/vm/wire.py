@@ -100,6 +100,8 @@ class Site:
                 if (found := re.search(r"port (\d+) ipproto (\d+)", line))}
 
     def remove(self):
+        # A worker outlives its daemon on purpose.
+        self.run("pkill", "-KILL", "-x", "ethercord-worke", check=False)
         run("ip", "netns", "del", self.name, check=False)
 
 
