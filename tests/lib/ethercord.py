@@ -28,6 +28,8 @@ import dbus.bus
 import dbus.mainloop.glib
 from gi.repository import GLib
 
+import leftovers
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("ETHERCORD_BUILD", ROOT / "build")).resolve()
 DAEMON = BUILD / "daemon/ethercordd"
@@ -96,14 +98,6 @@ def configured(link):
     return result
 
 
-def end_workers(namespace):
-    """They outlive their daemon on purpose, and the namespace would not go while they are there."""
-    for pid in run("ip", "netns", "pids", namespace, check=False).stdout.split():
-        with contextlib.suppress(OSError):
-            if os.readlink(f"/proc/{pid}/exe").endswith("/ethercord-worker"):
-                os.kill(int(pid), signal.SIGKILL)
-
-
 class Namespace:
     """A network namespace; gone with close()."""
 
@@ -126,7 +120,7 @@ class Namespace:
         self.ip("link", "set", "lo", "up")
 
     def close(self):
-        end_workers(self.name)
+        leftovers.end_workers(self.name)
         run("ip", "netns", "del", self.name, check=False)
         shutil.rmtree(self.etc, ignore_errors=True)
 
