@@ -330,9 +330,9 @@ void ec_cord_set_live(EcSession *s)
 	g_autoptr(GString) sentence = g_string_new(NULL);
 	const EcEncap *used = s->agreement.encap;
 
-	if (s->agreement.split && s->split) {
+	if (s->agreement.split && s->tunnel->settings->split != EC_SPLIT_YES) {
 		g_string_printf(sentence,
-				"the path drops fragments: large frames go in pieces with %s",
+				"large frames go in pieces with %s, instead of IP fragments",
 				used->name);
 	} else if (s->agreement.lesser || s->crossed < s->agreement.mtu) {
 		g_string_printf(sentence,
