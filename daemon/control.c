@@ -70,6 +70,7 @@
 #define AWAY_ACCEPTOR_USEC 60000000ULL
 /* A lost peer whose daemon answers: the path may have begun to drop this encapsulation. */
 #define ANOTHER_USEC 10000000ULL
+#define ASK_USEC 2000000ULL /* between PINGs meanwhile: does it answer? */
 /* A peer of a listener that does not come back is forgotten; its own daemon knows how to come. */
 #define KEEP_USEC 3600000000ULL
 
@@ -153,6 +154,14 @@ static uint64_t silence(const EcSession *s)
 	return s->crossed ? SILENT_USEC : UNPROVEN_USEC;
 }
 
+/* When the peer's daemon will have answered for long enough while no frame crossed. */
+static uint64_t for_another(const EcSession *s)
+{
+	return s->ponged + PONG_USEC < ec_session_now(s)
+			       ? UINT64_MAX
+			       : MAX(s->lost, s->answering) + ANOTHER_USEC;
+}
+
 void ec_session_schedule(EcSession *s)
 {
 	uint64_t now = ec_session_now(s), next = UINT64_MAX;
@@ -169,8 +178,8 @@ void ec_session_schedule(EcSession *s)
 		next = s->since + UNPROVEN_USEC;
 	else if (s->phase == EC_PHASE_LOST && s->tunnel->listener)
 		next = s->lost + KEEP_USEC;
-	if (s->phase == EC_PHASE_LOST && s->channel && s->leads)
-		next = MIN(next, s->lost + ANOTHER_USEC);
+	if (s->phase == EC_PHASE_LOST && s->channel && s->leads && s->ready)
+		next = MIN(next, MIN(MAX(for_another(s), now), s->asked + ASK_USEC));
 	if (s->paused && s->phase == EC_PHASE_LIVE)
 		next = MIN(next, s->paused + s->tunnel->settings->keepalive_timeout * 1000ULL);
 	if (next != UINT64_MAX)
@@ -267,10 +276,13 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
 		return 0;
 	} else if (s->leads && s->ready && !s->pinged && now >= s->ponged + PING_USEC) {
 		ping(s);
-	} else if (s->leads && s->ready && s->phase == EC_PHASE_LOST &&
-			now >= s->lost + ANOTHER_USEC) {
+	} else if (s->leads && s->ready && s->phase == EC_PHASE_LOST && now >= for_another(s)) {
 		s->lost = now;
 		ec_cord_try_another(s);
+	} else if (s->leads && s->ready && s->phase == EC_PHASE_LOST &&
+			now >= s->asked + ASK_USEC) {
+		s->asked = now;
+		ping(s);
 	}
 	ec_session_schedule(s);
 	return 0;
@@ -353,6 +365,8 @@ static void on_message(EcChannel *c, const EcControlMessage *m, void *userdata)
 	EcSession *s = userdata;
 	EcControlMessage pong = { .type = EC_CONTROL_PONG, .seq = m->seq };
 
+	if (ec_session_now(s) > s->ponged + PONG_USEC)
+		s->answering = ec_session_now(s);
 	s->ponged = ec_session_now(s);
 	switch (m->type) {
 	case EC_CONTROL_CHOOSE:

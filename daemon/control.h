@@ -48,6 +48,8 @@ struct EcSession {
 	EcControlMessage *welcome; /* of the channel that this end leads */
 	bool ready;                /* the peer's end of this round is made */
 	uint64_t pinged, ponged;   /* seq; CLOCK_BOOTTIME µs of the last word of the peer */
+	uint64_t asked;            /* the same of the last PING to a peer that is lost */
+	uint64_t answering;        /* and since when the channel has answered without a pause */
 	uint32_t round;
 
 	/* Cord */
