@@ -243,7 +243,9 @@ def test_encapsulations_of_this_kernel():
     ctl("list")
     usable = json.loads(run("busctl", "--json=short", "get-property", NAME, ROOT,
                             "org.ethercord1.Manager", "Encapsulations").stdout)["data"]
-    assert set(usable) == {f"{e}/kernel" for e in ("gretap", "gretap-fou", "vxlan", "gre", "ipip")}
+    kernel = {f"{e}/kernel" for e in ("gretap", "gretap-fou", "vxlan", "gre", "ipip")}
+    assert set(usable) == kernel | {f"{e}/user" for e in ("gretap-fou", "vxlan", "raw-udp",
+                                                          "tun-udp")}
 
 
 def test_gretap(tunnel):
