@@ -65,6 +65,8 @@ class World:
                 self.far.ip("link", "del", name["ifname"])
         # The next far end has another Ethernet address.
         self.lan.ip("neighbour", "flush", "dev", "eth0")
+        # Nor does it carry as little as the one before.
+        self.lan.ip("route", "flush", "cache")
         for site in (self.near, self.far):
             for family, port, _ in site.fou_ports():
                 site.run("ip", f"-{family}", "fou", "del", "port", str(port))
@@ -460,7 +462,8 @@ def test_fou_with_gro(world, merging_wire, record_property):
         record_property(case, bits)
         print(f"{case}: {bits / 1e6:.1f} Mbit/s")
     assert speed["gretap-fou"] > speed["gretap"] / 4
-    assert speed["gretap-fou-user"] > speed["gretap"] / 4
+    # An emulated processor is slow at leaving the kernel; what collapses has a hundredth.
+    assert speed["gretap-fou-user"] > speed["gretap"] / 20
 
 
 def test_capabilities(world):
