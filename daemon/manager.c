@@ -386,18 +386,27 @@ EcTunnel *ec_manager_twin(EcManager *m, const EcTunnel *t, const EcEncap *encap,
 }
 
 /* What a tunnel has on the wire, or will have as soon as its interface is made. */
-static const EcEncap *wire_of(const EcTunnel *t, uint32_t *ret_id, uint16_t *ret_port)
-{
-	const EcAgreement *a = t->session ? &t->session->agreement : NULL;
+typedef struct OnWire {
+	const EcTunnel *tunnel;
+	const EcEncap *encap;
+	uint32_t id;
+	uint16_t port;
+} OnWire;
 
-	if (a && a->encap) {
-		*ret_id = a->id;
-		*ret_port = a->data_port;
-		return a->encap;
+/* The next tunnel but one that has something there. */
+static bool next_on_wire(GHashTableIter *i, const EcTunnel *but, OnWire *ret)
+{
+	EcTunnel *t;
+
+	while (g_hash_table_iter_next(i, NULL, (gpointer *)&t)) {
+		const EcAgreement *a = t->session ? &t->session->agreement : NULL;
+
+		*ret = a && a->encap ? (OnWire){ t, a->encap, a->id, a->data_port }
+				     : (OnWire){ t, t->encap, t->wire.id, t->wire.data_port };
+		if (t != but && ret->encap)
+			return true;
 	}
-	*ret_id = t->wire.id;
-	*ret_port = t->wire.data_port;
-	return t->encap;
+	return false;
 }
 
 bool ec_manager_id_is_free(EcManager *m, const EcEncap *encap, uint32_t id, uint16_t port,
@@ -405,19 +414,15 @@ bool ec_manager_id_is_free(EcManager *m, const EcEncap *encap, uint32_t id, uint
 {
 	bool by_port = encap->flags & EC_ENCAP_SHARES_PORT;
 	GHashTableIter i;
-	EcTunnel *t;
+	OnWire o;
 
 	g_hash_table_iter_init(&i, m->tunnels);
-	while (g_hash_table_iter_next(&i, NULL, (gpointer *)&t)) {
-		uint32_t its_id;
-		uint16_t its_port;
-		const EcEncap *its = wire_of(t, &its_id, &its_port);
+	while (next_on_wire(&i, but, &o)) {
+		bool alike = o.id == id && g_str_equal(ec_encap_kind(o.encap, remote->family),
+							   ec_encap_kind(encap, remote->family));
 
-		if (t == but || !its || its_id != id ||
-				!g_str_equal(ec_encap_kind(its, remote->family),
-						ec_encap_kind(encap, remote->family)))
-			continue;
-		if (by_port ? its_port == port : ec_address_equal(&t->remote, remote))
+		if (alike && (by_port ? o.port == port
+				      : ec_address_equal(&o.tunnel->remote, remote)))
 			return false;
 	}
 	return true;
@@ -427,16 +432,12 @@ bool ec_manager_id_is_free(EcManager *m, const EcEncap *encap, uint32_t id, uint
 static bool port_is_taken(EcManager *m, uint16_t port, const EcAddress *remote, const EcTunnel *but)
 {
 	GHashTableIter i;
-	EcTunnel *t;
+	OnWire o;
 
 	g_hash_table_iter_init(&i, m->tunnels);
-	while (g_hash_table_iter_next(&i, NULL, (gpointer *)&t)) {
-		uint32_t its_id;
-		uint16_t its_port;
-		const EcEncap *its = wire_of(t, &its_id, &its_port);
-
-		if (t != but && its && its->worker && its_port == port &&
-				ec_address_equal(&t->remote, remote))
+	while (next_on_wire(&i, but, &o)) {
+		if (o.encap->worker && o.port == port &&
+				ec_address_equal(&o.tunnel->remote, remote))
 			return true;
 	}
 	return false;
@@ -455,14 +456,11 @@ uint16_t ec_manager_free_port(EcManager *m, const EcEncap *encap, uint16_t wante
 bool ec_manager_id_is_unused(EcManager *m, uint32_t id)
 {
 	GHashTableIter i;
-	EcTunnel *t;
+	OnWire o;
 
 	g_hash_table_iter_init(&i, m->tunnels);
-	while (g_hash_table_iter_next(&i, NULL, (gpointer *)&t)) {
-		uint32_t its_id;
-		uint16_t its_port;
-
-		if (wire_of(t, &its_id, &its_port) && its_id == id)
+	while (next_on_wire(&i, NULL, &o)) {
+		if (o.id == id)
 			return false;
 	}
 	return true;

@@ -540,12 +540,31 @@ static void test_lists(void)
 	g_assert_cmpuint(strlen(error.message), <, 400);
 }
 
+typedef struct VerifyRow {
+	const char *settings, *part; /* of the error; NULL: verifies */
+} VerifyRow;
+
+static void check_verify(const VerifyRow *row)
+{
+	g_auto(sd_bus_error) error = SD_BUS_ERROR_NULL;
+	g_autoptr(EcSettings) s = unit_settings(row->settings);
+	int r = ec_settings_verify(s, &error);
+
+	if (!row->part) {
+		if (r < 0)
+			g_error("%s: %s", row->settings, error.message);
+		return;
+	}
+	unit_assert_error(r, &error, "InvalidSetting", row->part);
+	/* What would not help is not advised. */
+	if (!strstr(row->part, "set roam=yes"))
+		g_assert_null(strstr(error.message, "set roam=yes"));
+}
+
 /* The rules between settings. */
 static void test_verify(void)
 {
-	static const struct {
-		const char *settings, *part; /* NULL: verifies */
-	} row[] = {
+	static const VerifyRow row[] = {
 		{ "name=a remote=192.0.2.1", NULL },
 		{ "name=a remote=a.example,192.0.2.1 local=192.0.2.9", NULL },
 		{ "name=a remote=192.0.2.1 mode=join-remote", NULL },
@@ -576,16 +595,8 @@ static void test_verify(void)
 		{ "name=a remote=192.0.2.1 guard=ra,none", "guard" },
 	};
 
-	for (size_t i = 0; i < EC_ELEMENTS(row); i++) {
-		g_auto(sd_bus_error) error = SD_BUS_ERROR_NULL;
-		g_autoptr(EcSettings) s = unit_settings(row[i].settings);
-		int r = ec_settings_verify(s, &error);
-
-		if (!row[i].part && r < 0)
-			g_error("%s: %s", row[i].settings, error.message);
-		if (row[i].part)
-			unit_assert_error(r, &error, "InvalidSetting", row[i].part);
-	}
+	for (size_t i = 0; i < EC_ELEMENTS(row); i++)
+		check_verify(&row[i]);
 }
 
 #define WAITS "name=a control=static roam=yes"
@@ -594,9 +605,7 @@ static void test_verify(void)
 /* Who takes whoever comes for the peer has to say so, and only where nothing else is possible. */
 static void test_verify_nameless(void)
 {
-	static const struct {
-		const char *settings, *part; /* NULL: verifies */
-	} row[] = {
+	static const VerifyRow row[] = {
 		/* Without roam a remote is needed, whatever the format. */
 		{ "name=a remote=192.0.2.1 encapsulation=raw-udp control=static", NULL },
 		{ "name=a remote=192.0.2.1 encapsulation=tun-udp", NULL },
@@ -626,20 +635,8 @@ static void test_verify_nameless(void)
 		{ WAITS " encapsulation=tun-udp underlay=openvpn", "underlay 'openvpn'" },
 	};
 
-	for (size_t i = 0; i < EC_ELEMENTS(row); i++) {
-		g_auto(sd_bus_error) error = SD_BUS_ERROR_NULL;
-		g_autoptr(EcSettings) s = unit_settings(row[i].settings);
-		int r = ec_settings_verify(s, &error);
-
-		if (!row[i].part && r < 0)
-			g_error("%s: %s", row[i].settings, error.message);
-		if (!row[i].part)
-			continue;
-		unit_assert_error(r, &error, "InvalidSetting", row[i].part);
-		/* What would not help is not advised. */
-		if (!strstr(row[i].part, "set roam=yes"))
-			g_assert_null(strstr(error.message, "set roam=yes"));
-	}
+	for (size_t i = 0; i < EC_ELEMENTS(row); i++)
+		check_verify(&row[i]);
 }
 
 static void test_words(void)
