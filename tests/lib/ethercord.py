@@ -29,6 +29,7 @@ import dbus.mainloop.glib
 from gi.repository import GLib
 
 import leftovers
+from waiting import PATIENCE, stays, wait_until  # noqa: F401: for all who import this
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("ETHERCORD_BUILD", ROOT / "build")).resolve()
@@ -45,29 +46,9 @@ PROPERTIES = "org.freedesktop.DBus.Properties"
 OBJECT_MANAGER = "org.freedesktop.DBus.ObjectManager"
 
 ETHERTYPE = 0x88B5  # IEEE 802: local experiments
-PATIENCE = 10  # s, for what takes milliseconds on a machine that is not busy
 CLONE_NEWNET = 0x40000000
 SO_RCVBUFFORCE = 33
 libc = ctypes.CDLL(None, use_errno=True)
-
-
-def wait_until(condition, what, timeout=PATIENCE, interval=0.005):
-    """The first true answer of condition()."""
-    end = time.monotonic() + timeout
-    while True:
-        answer = condition()
-        if answer:
-            return answer
-        assert time.monotonic() < end, f"not within {timeout} s: {what}"
-        time.sleep(interval)
-
-
-def stays(condition, seconds, what, interval=0.005):
-    """condition() holds all the time."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        assert condition(), what
-        time.sleep(interval)
 
 
 def run(*command, check=True, timeout=60, **more):

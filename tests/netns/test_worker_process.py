@@ -7,17 +7,17 @@ import os
 import pathlib
 import platform
 import re
+import select
 import signal
 import socket
 import struct
 import subprocess
 import threading
-import time
 
 import pytest
 
 import worker
-from ethercord import PATIENCE, wait_until
+from ethercord import PATIENCE, stays, wait_until
 from worker import Pair, Refused, Sink, Source, Worker, frame, number_of
 
 
@@ -390,7 +390,7 @@ class Stream(threading.Thread):
     def run(self):
         while not self.over:
             if self.sent - len(self.sink.take()) >= self.WINDOW:
-                time.sleep(0.0002)
+                select.select([self.sink.socket], [], [], 1)
                 continue
             self.source.send(frame(self.sent, 200))
             self.sent += 1
@@ -495,10 +495,12 @@ def test_idle(lab):
     assert crosses(pair)
 
     def quiet():
-        before = [w.wakeups for w in pair.workers], time.monotonic()
-        while time.monotonic() - before[1] < 2:
-            time.sleep(0.1)
-        return [w.wakeups for w in pair.workers] == before[0]
+        before = [w.wakeups for w in pair.workers]
+        try:
+            stays(lambda: [w.wakeups for w in pair.workers] == before, 2, "it sleeps", 0.1)
+        except AssertionError:
+            return False
+        return True
     wait_until(quiet, "two seconds without a wake-up")
 
 

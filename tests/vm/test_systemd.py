@@ -8,9 +8,12 @@ import os
 import pathlib
 import re
 import subprocess
-import time
+import sys
 
 import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
+import waiting
 
 BUILD = pathlib.Path(os.environ.get("ETHERCORD_BUILD",
                                     pathlib.Path(__file__).resolve().parents[2] / "build"))
@@ -30,11 +33,10 @@ def run(*command, check=True, **kw):
 
 
 def wait_for(condition, what, deadline=60):
-    end = time.monotonic() + deadline
-    while not (answer := condition()):
-        assert time.monotonic() < end, f"{what}: not within {deadline} s\n{journal()}"
-        time.sleep(0.1)
-    return answer
+    try:
+        return waiting.wait_until(condition, what, deadline, 0.1)
+    except AssertionError as e:
+        raise AssertionError(f"{e}\n{journal()}") from None
 
 
 def journal():

@@ -16,8 +16,12 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
+import waiting
 
 BUILD = pathlib.Path(os.environ.get("ETHERCORD_BUILD",
                                     pathlib.Path(__file__).resolve().parents[2] / "build"))
@@ -35,13 +39,7 @@ def run(*command, check=True, timeout=120):
 
 def wait_for(condition, what, deadline=DEADLINE):
     """The first true answer of condition()."""
-    end = time.monotonic() + deadline
-    while True:
-        answer = condition()
-        if answer:
-            return answer
-        assert time.monotonic() < end, f"{what}: not within {deadline} s"
-        time.sleep(0.02)
+    return waiting.wait_until(condition, what, deadline, 0.02)
 
 
 class Site:
