@@ -25,11 +25,12 @@
  *   DIALING   WELCOME came, CHOOSE sent -> PROVING; REFUSE, wrong key -> REFUSED
  *             no answer, closed -> next remote at once, after the last one again later
  *   PROVING   frames of the agreed size crossed both ways -> LIVE
+ *             small ones did, and both ends are workers -> CHOOSE of the same in pieces
  *             they did not -> CHOOSE of the next encapsulation, and when there is none, of the one
  *             that carried the largest frames; when none carried any -> DIALING, later
  *   LIVE      no answer for keepalive-timeout -> LOST; BYE "down" -> DIALING
  *   LOST      an answer -> LIVE; a new channel: dialled at once, and frames are tried again
- *             10 s with a channel that works -> another encapsulation, if there is one
+ *             10 s in which the peer answers PINGs -> another encapsulation, if there is one
  *   REFUSED   as DIALING, every 30 s: the other end may have been put right
  *
  * Messages, dialer left and acceptor right; TCP and TLS take two round trips, the WELCOME comes

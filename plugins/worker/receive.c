@@ -42,6 +42,7 @@ struct EcReceive {
 	EcCoalesce *coalesce;
 	EcJoin *join;
 	bool pending;    /* pieces may wait for others */
+	uint64_t lost;   /* pieces that are counted */
 	uint64_t now;    /* us, of this batch; 0: nobody needed it */
 	size_t n_joined; /* bytes of `joined` in use */
 	struct mmsghdr messages[MESSAGES];
@@ -189,10 +190,12 @@ static bool take_piece(EcWorker *w, const uint8_t *piece, size_t length)
 
 static void count_lost_pieces(EcWorker *w)
 {
-	const EcReceive *r = w->receive;
+	EcReceive *r = w->receive;
+	const uint64_t lost = r->now ? ec_join_lost(r->join, r->now) : r->lost;
 
-	if (r->now)
-		ec_store(&w->statistics->rx_dropped_pieces, ec_join_lost(r->join, r->now));
+	/* The counter may go back further than this process. */
+	ec_count(&w->statistics->rx_dropped_pieces, lost - r->lost);
+	r->lost = lost;
 }
 
 /* True if it is one of the peer's. */

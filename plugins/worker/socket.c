@@ -107,16 +107,3 @@ unsigned ec_socket_path_mtu(int fd, sa_family_t family)
 
 	return mtu > 0 ? (unsigned)mtu : 0;
 }
-
-const char *ec_socket_text(const struct sockaddr_storage *a, char buffer[static EC_SOCKET_TEXT])
-{
-	char address[INET6_ADDRSTRLEN] = "nobody";
-
-	if (a->ss_family == AF_INET)
-		(void)inet_ntop(AF_INET, &v4(a)->sin_addr, address, sizeof(address));
-	else if (a->ss_family == AF_INET6)
-		(void)inet_ntop(AF_INET6, &v6(a)->sin6_addr, address, sizeof(address));
-	(void)snprintf(buffer, EC_SOCKET_TEXT, a->ss_family == AF_INET6 ? "[%s]:%u" : "%s:%u",
-			address, ec_socket_port(a));
-	return buffer;
-}

@@ -21,6 +21,3 @@ void ec_socket_set_port(struct sockaddr_storage *a, uint16_t port);
 bool ec_socket_same(const struct sockaddr_storage *a, const struct sockaddr_storage *b, bool port);
 /* What the kernel knows of the path of a connected socket, bytes; 0: nothing. */
 unsigned ec_socket_path_mtu(int fd, sa_family_t family);
-/* "192.0.2.1:1234" or "[2001:db8::1]:1234" */
-#define EC_SOCKET_TEXT 64
-const char *ec_socket_text(const struct sockaddr_storage *a, char buffer[static EC_SOCKET_TEXT]);

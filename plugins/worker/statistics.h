@@ -10,11 +10,6 @@ static inline void ec_count(uint64_t *counter, uint64_t n)
 	__atomic_store_n(counter, *counter + n, __ATOMIC_RELAXED);
 }
 
-static inline void ec_store(uint64_t *counter, uint64_t value)
-{
-	__atomic_store_n(counter, value, __ATOMIC_RELAXED);
-}
-
 static inline void ec_set_bits(uint32_t *word, uint32_t mask, uint32_t bits)
 {
 	__atomic_store_n(word, (*word & ~mask) | bits, __ATOMIC_RELAXED);
