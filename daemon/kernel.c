@@ -117,6 +117,8 @@ int ec_link_parse(const struct nlmsghdr *h, EcLink *ret)
 		nla_strlcpy(link.alias, tb[IFLA_IFALIAS], sizeof(link.alias));
 	if (tb[IFLA_MTU])
 		link.mtu = nla_get_u32(tb[IFLA_MTU]);
+	if (tb[IFLA_GSO_MAX_SEGS])
+		link.gso_segments = nla_get_u32(tb[IFLA_GSO_MAX_SEGS]);
 	if (tb[IFLA_GROUP])
 		link.group = nla_get_u32(tb[IFLA_GROUP]);
 	if (tb[IFLA_MASTER])
@@ -297,6 +299,8 @@ static int put_change(struct nl_msg *msg, const EcLinkChange *c)
 	if ((c->name && nla_put_string(msg, IFLA_IFNAME, c->name) < 0) ||
 			(c->mac && nla_put(msg, IFLA_ADDRESS, 6, c->mac) < 0) ||
 			(c->mtu && nla_put_u32(msg, IFLA_MTU, c->mtu) < 0) ||
+			(c->gso_segments &&
+					nla_put_u32(msg, IFLA_GSO_MAX_SEGS, c->gso_segments) < 0) ||
 			(c->group && nla_put_u32(msg, IFLA_GROUP, c->group) < 0) ||
 			(c->alias && nla_put_string(msg, IFLA_IFALIAS, c->alias) < 0) ||
 			(c->master && nla_put_s32(msg, IFLA_MASTER, *c->master) < 0) ||

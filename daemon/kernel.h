@@ -31,6 +31,7 @@ typedef struct EcLink {
 	unsigned flags; /* IFF_* */
 	uint16_t type;  /* ARPHRD_* */
 	uint32_t mtu;
+	uint32_t gso_segments; /* IFLA_GSO_MAX_SEGS */
 	uint32_t group;
 	int master; /* ifindex of the bridge, 0 = none */
 	uint8_t mac[6];
@@ -68,6 +69,7 @@ typedef struct EcLinkChange {
 	struct nl_msg *info_data; /* attributes of IFLA_INFO_DATA, or NULL */
 	const uint8_t *mac;       /* 6 bytes */
 	uint32_t mtu;
+	uint32_t gso_segments; /* of a super-frame that local TCP makes, at most */
 	uint32_t group;
 	const char *alias;
 	const int *master; /* ifindex, 0 = take off */

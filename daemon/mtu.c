@@ -3,6 +3,12 @@
 
 #include <linux/if_ether.h>
 #include <netinet/ip.h>
+#include <netinet/ip6.h>
+#include <netinet/udp.h>
+
+#define GSO_SEGMENTS_ANY 65535 /* GSO_MAX_SEGS, include/linux/netdevice.h */
+#define UDP_SEGMENTS 64        /* UDP_MAX_SEGMENTS, include/linux/udp.h */
+#define UDP_BYTES 65507        /* of payload in one message over IPv4 */
 
 /* The largest inner packet that needs no outer fragments. */
 static uint32_t unfragmented(const EcEncap *e, const EcWire *w, uint32_t path_mtu)
@@ -33,6 +39,21 @@ static uint32_t bridged(const EcSettings *s, const EcEncap *e, const EcWire *w, 
 	return full && s->full_frames != EC_FULL_FRAMES_NO ? target : MIN(whole, target);
 }
 
+/* The worker sends a super-frame in one message if it is no more than UDP takes at once: TCP of
+ * this machine is told so. A port of a bridge gets super-frames that others made: the kernel would
+ * cut those that are larger, all of each. */
+static uint32_t gso_segments(const EcSettings *s, const EcEncap *e, const EcWire *w, uint32_t mtu)
+{
+	size_t outer = sizeof(struct udphdr) +
+		       (w->remote.family == AF_INET6 ? sizeof(struct ip6_hdr) : sizeof(struct ip));
+	uint32_t datagram = mtu + e->overhead(w) - (uint32_t)outer;
+
+	if (!e->worker)
+		return 0;
+	return s->bridge || s->attach ? GSO_SEGMENTS_ANY
+				      : CLAMP(UDP_BYTES / datagram, 1, UDP_SEGMENTS);
+}
+
 void ec_mtu_choose(const EcSettings *s, const EcEncap *e, const EcWire *w, uint32_t path_mtu,
 		uint32_t bridge_mtu, EcMtu *ret)
 {
@@ -58,5 +79,6 @@ void ec_mtu_choose(const EcSettings *s, const EcEncap *e, const EcWire *w, uint3
 				 (e->flags & EC_ENCAP_ETHERNET ? ETH_HLEN : 0),
 		.fragment = fragment,
 		.whole = whole,
+		.gso_segments = gso_segments(s, e, w, mtu),
 	};
 }

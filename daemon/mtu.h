@@ -22,6 +22,7 @@ typedef struct EcMtu {
 				   encapsulation carries IP, without one */
 	bool fragment;          /* for EcWire */
 	uint32_t whole;         /* the largest inner IP packet that needs no outer fragment */
+	uint32_t gso_segments;  /* IFLA_GSO_MAX_SEGS of a user-space device; 0: left as it is */
 } EcMtu;
 
 /* path_mtu: of the path to the peer, 0 = unknown. bridge_mtu: of the bridge that the tunnel joins

@@ -285,6 +285,7 @@ static int make_link(EcTunnel *t, const Plan *p, EcLink *ret, sd_bus_error *ret_
 		.info_data = p->info,
 		.mac = p->encap->flags & EC_ENCAP_ETHERNET ? mac : NULL,
 		.mtu = p->mtu.mtu,
+		.gso_segments = p->mtu.gso_segments,
 		.group = EC_LINK_GROUP,
 	};
 	r = ec_path_fence(t, p->encap, &p->wire, ret_error);
@@ -327,6 +328,21 @@ static EcMessage *difference(const EcLink *link, const Plan *p)
 	return msg;
 }
 
+static bool has_size(const EcLink *link, const EcMtu *mtu)
+{
+	return link->mtu == mtu->mtu &&
+	       (!mtu->gso_segments || link->gso_segments == mtu->gso_segments);
+}
+
+static int resize(EcTunnel *t, const Plan *p, const EcLink *link, sd_bus_error *ret_error)
+{
+	const EcLinkChange change = {
+		.ifindex = link->ifindex, .mtu = p->mtu.mtu, .gso_segments = p->mtu.gso_segments
+	};
+
+	return ec_kernel_link_set(kernel_of(t), &change, ret_error);
+}
+
 /* The configuration again, with the MTU: without it the kernel would choose one anew. */
 static int change_link(EcTunnel *t, const Plan *p, EcLink *link, sd_bus_error *ret_error)
 {
@@ -339,13 +355,12 @@ static int change_link(EcTunnel *t, const Plan *p, EcLink *link, sd_bus_error *r
 		.info_data = some ? some : p->info,
 		.mtu = keeps ? 0 : p->mtu.mtu,
 	};
-	const EcLinkChange resize = { .ifindex = link->ifindex, .mtu = p->mtu.mtu };
 	int r = take_encap(t, p->encap, &p->wire, ret_error);
 
 	if (r >= 0)
 		r = ec_kernel_link_set(kernel_of(t), &change, ret_error);
-	if (r >= 0 && keeps && link->mtu != p->mtu.mtu)
-		r = ec_kernel_link_set(kernel_of(t), &resize, ret_error);
+	if (r >= 0 && keeps && !has_size(link, &p->mtu))
+		r = resize(t, p, link, ret_error);
 	if (r < 0)
 		return r;
 	int ifindex = link->ifindex;
@@ -384,12 +399,9 @@ static int fit_link(EcTunnel *t, const Plan *p, EcLink *link, sd_bus_error *ret_
 	if (fence < 0)
 		return fence;
 	if (same_kind && (matches(link, p) || (is_asked(t, p) && is_as_asked(t, link)))) {
-		const EcLinkChange resize = { .ifindex = link->ifindex, .mtu = p->mtu.mtu };
 		int r = take_encap(t, p->encap, &p->wire, ret_error);
 
-		return r < 0 || link->mtu == p->mtu.mtu
-				       ? r
-				       : ec_kernel_link_set(kernel_of(t), &resize, ret_error);
+		return r < 0 || has_size(link, &p->mtu) ? r : resize(t, p, link, ret_error);
 	}
 	if (same_kind && change_link(t, p, link, &error) >= 0)
 		return 0;
