@@ -45,16 +45,15 @@ typedef union Control {
 
 struct EcBatch {
 	unsigned n, n_pieces, sent;
-	size_t n_headers;
+	size_t taken; /* bytes of memory */
 	/* Of the first message that is not sent yet */
 	bool retried, single;
 	unsigned cursor; /* single: datagrams of it that are done */
-	unsigned cursor_piece;
 	struct mmsghdr headers[EC_BATCH_MESSAGES];
 	Message messages[EC_BATCH_MESSAGES];
 	Control controls[EC_BATCH_MESSAGES];
 	struct iovec pieces[EC_BATCH_PIECES];
-	uint8_t memory[EC_BATCH_HEADERS];
+	uint8_t memory[EC_BATCH_MEMORY];
 };
 
 EcBatch *ec_batch_new(void)
@@ -68,17 +67,17 @@ EcBatch *ec_batch_free(EcBatch *b)
 	return NULL;
 }
 
-bool ec_batch_fits(const EcBatch *b, unsigned datagrams, unsigned pieces, size_t headers)
+bool ec_batch_fits(const EcBatch *b, unsigned datagrams, size_t bytes)
 {
-	return b->n + datagrams <= EC_BATCH_MESSAGES && b->n_pieces + pieces <= EC_BATCH_PIECES &&
-	       b->n_headers + headers <= EC_BATCH_HEADERS;
+	return b->n + datagrams <= EC_BATCH_MESSAGES &&
+	       b->n_pieces + datagrams <= EC_BATCH_PIECES && b->taken + bytes <= EC_BATCH_MEMORY;
 }
 
-uint8_t *ec_batch_header(EcBatch *b, size_t size)
+uint8_t *ec_batch_take(EcBatch *b, size_t size)
 {
-	uint8_t *result = b->memory + b->n_headers;
+	uint8_t *result = b->memory + b->taken;
 
-	b->n_headers += size;
+	b->taken += size;
 	return result;
 }
 
@@ -99,6 +98,20 @@ static void set_segment_size(struct msghdr *h, Control *c, uint16_t size)
 	memcpy(CMSG_DATA(&c->header), &size, sizeof(size));
 }
 
+/* Datagrams that lie one behind the other are one piece: the kernel copies large ones quicker. */
+static void add_piece(EcBatch *b, struct msghdr *h, const EcDatagram *d)
+{
+	struct iovec *last = h->msg_iovlen ? &h->msg_iov[h->msg_iovlen - 1] : NULL;
+
+	if (last && (const uint8_t *)last->iov_base + last->iov_len == d->start) {
+		last->iov_len += d->size;
+		return;
+	}
+	b->pieces[b->n_pieces++] =
+			(struct iovec){ .iov_base = (void *)d->start, .iov_len = d->size };
+	h->msg_iovlen++;
+}
+
 void ec_batch_add(EcBatch *b, const EcPath *path, const EcDatagram *d)
 {
 	Message *m = b->n ? &b->messages[b->n - 1] : NULL;
@@ -115,9 +128,7 @@ void ec_batch_add(EcBatch *b, const EcPath *path, const EcDatagram *d)
 		h = &b->headers[b->n++].msg_hdr;
 		*h = (struct msghdr){ .msg_iov = b->pieces + b->n_pieces };
 	}
-	memcpy(b->pieces + b->n_pieces, d->pieces, d->n * sizeof(struct iovec));
-	b->n_pieces += d->n;
-	h->msg_iovlen += d->n;
+	add_piece(b, h, d);
 	m->count++;
 	m->bytes += (uint32_t)d->size;
 	m->frames = (uint16_t)(m->frames + d->frames);
@@ -137,7 +148,7 @@ static void next_message(EcBatch *b)
 {
 	b->sent++;
 	b->retried = b->single = false;
-	b->cursor = b->cursor_piece = 0;
+	b->cursor = 0;
 }
 
 /* The kernel knows of a smaller MTU than the daemon. */
@@ -185,19 +196,17 @@ static void lose_segmentation(EcWorker *w, const Message *m, int error)
 	ec_set_bits(&w->statistics->offloads, EC_WORKER_UDP_SEGMENT, 0);
 }
 
-/* One datagram of a message whose datagrams are sent one by one: where it ends, and its size. */
-static struct msghdr one_datagram(const EcBatch *b, size_t *ret_size)
+/* The datagram at the cursor. All are of one size, but for the last; none is in two pieces. */
+static struct iovec one_datagram(const EcBatch *b)
 {
-	const struct msghdr *whole = &b->headers[b->sent].msg_hdr;
-	struct msghdr h = { .msg_name = whole->msg_name, .msg_namelen = whole->msg_namelen };
-	size_t size = 0;
+	const struct iovec *piece = b->headers[b->sent].msg_hdr.msg_iov;
+	const Message *m = &b->messages[b->sent];
+	size_t at = (size_t)b->cursor * m->size, rest = m->bytes - at;
 
-	h.msg_iov = whole->msg_iov + b->cursor_piece;
-	while (b->cursor_piece + h.msg_iovlen < whole->msg_iovlen &&
-			size < b->messages[b->sent].size)
-		size += h.msg_iov[h.msg_iovlen++].iov_len;
-	*ret_size = size;
-	return h;
+	while (at >= piece->iov_len)
+		at -= piece++->iov_len;
+	return (struct iovec){ .iov_base = (uint8_t *)piece->iov_base + at,
+		.iov_len = rest < m->size ? rest : m->size };
 }
 
 static int send_one_by_one(EcBatch *b, EcWorker *w)
@@ -206,12 +215,18 @@ static int send_one_by_one(EcBatch *b, EcWorker *w)
 	EcWorkerStatistics *s = w->statistics;
 
 	while (b->cursor < m->count) {
-		size_t size;
-		const struct msghdr h = one_datagram(b, &size);
+		struct iovec datagram = one_datagram(b);
+		struct msghdr h = b->headers[b->sent].msg_hdr;
 		/* Which of them complete a frame is not known any more: the last ones. */
 		const unsigned frames = b->cursor >= (unsigned)m->count - m->frames;
+		ssize_t sent;
+
+		h.msg_iov = &datagram;
+		h.msg_iovlen = 1;
+		h.msg_control = NULL;
+		h.msg_controllen = 0;
 		/* seccomp: sendmsg */
-		const ssize_t sent = sendmsg(w->path.fd, &h, MSG_DONTWAIT | MSG_NOSIGNAL);
+		sent = sendmsg(w->path.fd, &h, MSG_DONTWAIT | MSG_NOSIGNAL);
 
 		ec_count(&s->tx_calls, 1);
 		if (sent < 0 && (errno == EAGAIN || errno == EINTR))
@@ -229,7 +244,6 @@ static int send_one_by_one(EcBatch *b, EcWorker *w)
 		}
 		b->retried = false;
 		b->cursor++;
-		b->cursor_piece += (unsigned)h.msg_iovlen;
 	}
 	next_message(b);
 	return 0;
@@ -262,6 +276,17 @@ static void set_names(EcBatch *b, EcPath *p)
 	}
 }
 
+/* As sendmmsg(), which takes longer for a single one. */
+static int send_messages(int fd, struct mmsghdr *messages, unsigned n)
+{
+	const int flags = MSG_DONTWAIT | MSG_NOSIGNAL;
+
+	if (n == 1)
+		return sendmsg(fd, &messages->msg_hdr, flags) < 0 ? -1 : 1;
+	/* seccomp: sendmmsg */
+	return sendmmsg(fd, messages, n, flags);
+}
+
 int ec_batch_send(EcBatch *b, EcWorker *w)
 {
 	set_names(b, &w->path);
@@ -273,9 +298,7 @@ int ec_batch_send(EcBatch *b, EcWorker *w)
 				return -EAGAIN;
 			continue;
 		}
-		/* seccomp: sendmmsg */
-		n = sendmmsg(w->path.fd, b->headers + b->sent, b->n - b->sent,
-				MSG_DONTWAIT | MSG_NOSIGNAL);
+		n = send_messages(w->path.fd, b->headers + b->sent, b->n - b->sent);
 		ec_count(&w->statistics->tx_calls, 1);
 		if (n < 0 && (errno == EAGAIN || errno == EINTR))
 			return -EAGAIN;
@@ -287,6 +310,6 @@ int ec_batch_send(EcBatch *b, EcWorker *w)
 		}
 	}
 	b->n = b->n_pieces = b->sent = 0;
-	b->n_headers = 0;
+	b->taken = 0;
 	return 0;
 }

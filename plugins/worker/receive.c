@@ -41,7 +41,8 @@ typedef union Control {
 struct EcReceive {
 	EcCoalesce *coalesce;
 	EcJoin *join;
-	bool pending;    /* pieces may wait for others */
+	bool pending; /* pieces may wait for others */
+	EcPace pace;
 	uint64_t lost;   /* pieces that are counted */
 	uint64_t now;    /* us, of this batch; 0: nobody needed it */
 	size_t n_joined; /* bytes of `joined` in use */
@@ -282,11 +283,14 @@ static bool take_message(EcWorker *w, unsigned i)
 	return good && (roam || !w->path.can_send) && follow(w, &r->sources[i]);
 }
 
-static int receive(EcWorker *w)
+/* How many messages; *ret_empty: no more are there. */
+static int receive(EcWorker *w, bool *ret_empty)
 {
 	EcReceive *r = w->receive;
+	const unsigned limit = ec_pace_limit(&r->pace);
+	int n;
 
-	for (unsigned i = 0; i < MESSAGES; i++) {
+	for (unsigned i = 0; i < limit; i++) {
 		struct msghdr *h = &r->messages[i].msg_hdr;
 
 		h->msg_namelen = sizeof(r->sources[i]);
@@ -294,13 +298,17 @@ static int receive(EcWorker *w)
 		h->msg_flags = 0;
 	}
 	/* seccomp: recvmmsg */
-	return recvmmsg(w->path.fd, r->messages, MESSAGES, MSG_DONTWAIT, NULL);
+	n = recvmmsg(w->path.fd, r->messages, limit, MSG_DONTWAIT, NULL);
+	*ret_empty = n < (int)limit;
+	if (n > 0)
+		ec_pace_came(&r->pace, (unsigned)n, MESSAGES);
+	return n;
 }
 
 bool ec_receive(EcWorker *w)
 {
-	const int n = receive(w);
-	bool moved = false;
+	bool empty, moved = false;
+	const int n = receive(w, &empty);
 
 	/* Errors are those of datagrams that were sent, and taken away by this. */
 	if (n <= 0)
@@ -311,7 +319,7 @@ bool ec_receive(EcWorker *w)
 		moved |= take_message(w, (unsigned)i);
 	flush(w);
 	count_lost_pieces(w);
-	if (n < MESSAGES)
+	if (empty)
 		w->path.previous.ss_family = AF_UNSPEC;
 	if (moved)
 		ec_connection_event(w, EC_WORKER_PEER, 0, "%s", "");

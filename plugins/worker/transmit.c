@@ -52,6 +52,7 @@ typedef struct Set {
 
 struct EcTransmit {
 	bool blocked; /* waits for EPOLLOUT */
+	EcPace pace;
 	unsigned n;
 	Frame frames[ROUND_FRAMES];
 	uint8_t order[ROUND_FRAMES];
@@ -129,17 +130,20 @@ void ec_transmit_check_device(EcWorker *w)
 static bool read_round(EcWorker *w)
 {
 	EcTransmit *t = w->transmit;
+	const unsigned limit = ec_pace_limit(&t->pace);
 	uint32_t at = HEADROOM;
-	bool large = false;
+	bool large = false, empty = false;
+	unsigned i;
 
 	t->n = 0;
-	for (unsigned i = 0; i < ROUND_FRAMES && at < ROUND_BYTES; i++) {
+	for (i = 0; i < limit && at < ROUND_BYTES; i++) {
 		Frame *f = &t->frames[t->n];
 		ssize_t n;
 
 		f->at = at;
 		n = read_frame(w, f);
-		if (n < 0)
+		empty = n < 0;
+		if (empty)
 			break;
 		if (n == 0)
 			continue;
@@ -150,6 +154,7 @@ static bool read_round(EcWorker *w)
 		at += (uint32_t)n + HEADROOM;
 		at = (at + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
 	}
+	ec_pace_came(&t->pace, empty ? i : limit, ROUND_FRAMES);
 	return large;
 }
 
@@ -198,79 +203,60 @@ static void add_whole(EcWorker *w, const Frame *f, bool alone)
 {
 	EcTransmit *t = w->transmit;
 	uint8_t *start = t->memory + f->at - w->format.size;
-	const struct iovec piece = { .iov_base = start, .iov_len = w->format.size + f->length };
 
 	ec_format_write(&w->format, false, &t->number, start);
 	ec_batch_add(t->batch, &w->path,
-			&(EcDatagram){ .pieces = &piece,
-					.n = 1,
-					.size = piece.iov_len,
+			&(EcDatagram){ .start = start,
+					.size = w->format.size + f->length,
 					.frames = 1,
 					.bytes = f->length,
 					.alone = alone });
 }
 
-static void add_segment(EcWorker *w, bool alone)
+/* A segment of the plan as a frame of its own; its size. */
+static size_t write_segment(const EcTransmit *t, uint8_t *frame)
 {
-	EcTransmit *t = w->transmit;
-	const size_t head = w->format.size + (size_t)t->plan.header;
-	uint8_t *start = ec_batch_header(t->batch, head);
 	const uint8_t *payload;
-	struct iovec pieces[2];
 	size_t size;
 
+	ec_segment(&t->plan, t->segment, frame, &payload, &size);
+	/* It was summed up a moment ago and is near: copying it costs less than a piece of memory
+	 * of its own does in the kernel. */
+	memcpy(frame + t->plan.header, payload, size);
+	return t->plan.header + size;
+}
+
+static void add_segment(EcWorker *w, size_t length, bool alone)
+{
+	EcTransmit *t = w->transmit;
+	uint8_t *start = ec_batch_take(t->batch, w->format.size + length);
+
 	ec_format_write(&w->format, false, &t->number, start);
-	ec_segment(&t->plan, t->segment, start + w->format.size, &payload, &size);
-	pieces[0] = (struct iovec){ .iov_base = start, .iov_len = head };
-	pieces[1] = (struct iovec){ .iov_base = (void *)payload, .iov_len = size };
+	(void)write_segment(t, start + w->format.size);
 	ec_batch_add(t->batch, &w->path,
-			&(EcDatagram){ .pieces = pieces,
-					.n = 2,
-					.size = head + size,
+			&(EcDatagram){ .start = start,
+					.size = w->format.size + length,
 					.frames = 1,
-					.bytes = t->plan.header + size,
+					.bytes = length,
 					.alone = alone });
 }
 
-/* A frame that is in memory in two parts, from `from` on: at most `size` bytes of it. */
-static unsigned slice(const struct iovec parts[2], size_t from, size_t size, struct iovec *ret)
-{
-	unsigned n = 0;
-
-	for (unsigned i = 0; i < 2; i++) {
-		if (from < parts[i].iov_len && size) {
-			const size_t rest = parts[i].iov_len - from;
-
-			ret[n].iov_base = (uint8_t *)parts[i].iov_base + from;
-			ret[n].iov_len = rest < size ? rest : size;
-			size -= ret[n++].iov_len;
-			from = 0;
-		} else if (from) {
-			from -= parts[i].iov_len;
-		}
-	}
-	return n;
-}
-
-static void add_pieces(EcWorker *w, const struct iovec parts[2], unsigned count, size_t size)
+static void add_pieces(
+		EcWorker *w, const uint8_t *frame, size_t length, unsigned count, size_t size)
 {
 	EcTransmit *t = w->transmit;
-	const size_t length = parts[0].iov_len + parts[1].iov_len;
 	const size_t head = (size_t)w->format.piece + EC_SPLIT_HEADER;
 	const uint32_t number = t->frame_number++;
 
 	for (unsigned i = 0; i < count; i++) {
-		struct iovec pieces[3];
-		uint8_t *start = ec_batch_header(t->batch, head);
 		const size_t from = i * size, rest = length - from < size ? length - from : size;
-		const unsigned n = 1 + slice(parts, from, rest, pieces + 1);
+		uint8_t *start = ec_batch_take(t->batch, head + rest);
 
 		ec_format_write(&w->format, true, &t->number, start);
 		ec_split_header(i, count, number, length, start + w->format.piece);
-		pieces[0] = (struct iovec){ .iov_base = start, .iov_len = head };
+		memcpy(start + head, frame + from, rest);
 		ec_batch_add(t->batch, &w->path,
-				&(EcDatagram){ .pieces = pieces,
-						.n = n,
+				&(EcDatagram){ .start = start,
 						.size = head + rest,
 						.frames = i + 1 == count,
 						.bytes = i + 1 == count ? length : 0 });
@@ -289,21 +275,17 @@ static unsigned plan_pieces(const EcWorker *w, size_t length, size_t *ret_size)
 static void split_frame(EcWorker *w, const Frame *f)
 {
 	EcTransmit *t = w->transmit;
-	struct iovec parts[2] = { { .iov_base = t->memory + f->at, .iov_len = f->length } };
-	size_t size;
+	const uint8_t *frame = t->memory + f->at;
+	size_t length = f->length, size;
 	unsigned count;
 
 	if (t->plan.header) {
-		uint8_t *header = ec_batch_header(t->batch, t->plan.header);
-		const uint8_t *payload;
-
-		ec_segment(&t->plan, t->segment, header, &payload, &size);
-		parts[0] = (struct iovec){ .iov_base = header, .iov_len = t->plan.header };
-		parts[1] = (struct iovec){ .iov_base = (void *)payload, .iov_len = size };
+		length = write_segment(t, t->scratch);
+		frame = t->scratch;
 	}
-	count = plan_pieces(w, parts[0].iov_len + parts[1].iov_len, &size);
+	count = plan_pieces(w, length, &size);
 	if (count)
-		add_pieces(w, parts, count, size);
+		add_pieces(w, frame, length, count, size);
 	else
 		ec_count(&w->statistics->tx_dropped_size, 1);
 }
@@ -325,17 +307,15 @@ static bool fits(const EcWorker *w, size_t length)
 static bool answer(EcWorker *w, const Frame *f)
 {
 	EcTransmit *t = w->transmit;
-	const uint8_t *frame = t->memory + f->at, *payload;
+	const uint8_t *frame = t->memory + f->at;
 	struct virtio_net_hdr v = { 0 };
 	struct iovec parts[2] = { { .iov_base = &v, .iov_len = sizeof(v) } };
 	size_t length = f->length, size;
 	unsigned room = (unsigned)w->path.overhead + w->format.size;
 
 	if (t->plan.header) {
-		ec_segment(&t->plan, 0, t->scratch, &payload, &size);
-		memcpy(t->scratch + t->plan.header, payload, size);
+		length = write_segment(t, t->scratch);
 		frame = t->scratch;
-		length = t->plan.header + size;
 	}
 	room += (unsigned)ec_flow_network(frame, length, w->ethernet);
 	if (w->path.mtu <= room)
@@ -399,7 +379,7 @@ static void add(EcWorker *w, const Frame *f)
 	else if (w->format.size + length > EC_BATCH_BYTES)
 		ec_count(&w->statistics->tx_dropped_size, 1);
 	else if (t->plan.header)
-		add_segment(w, alone);
+		add_segment(w, length, alone);
 	else
 		add_whole(w, f, alone);
 }
@@ -409,9 +389,8 @@ static int send_round(EcWorker *w)
 {
 	EcTransmit *t = w->transmit;
 	/* What one frame may need at most */
-	const unsigned pieces = 3 * EC_SPLIT_PIECES;
-	const size_t headers = EC_SEGMENT_HEADER_MAX +
-			       EC_SPLIT_PIECES * (EC_FORMAT_HEADER_MAX + EC_SPLIT_HEADER);
+	const size_t bytes =
+			EC_FRAME_MAX + EC_SPLIT_PIECES * (EC_FORMAT_HEADER_MAX + EC_SPLIT_HEADER);
 
 	for (; t->at < t->n; t->at++, t->begun = false) {
 		const Frame *f = &t->frames[t->order[t->at]];
@@ -420,7 +399,7 @@ static int send_round(EcWorker *w)
 			continue;
 		t->begun = true;
 		for (; t->segment < t->plan.count; t->segment++) {
-			const int r = ec_batch_fits(t->batch, EC_SPLIT_PIECES, pieces, headers)
+			const int r = ec_batch_fits(t->batch, EC_SPLIT_PIECES, bytes)
 						      ? 0
 						      : ec_batch_send(t->batch, w);
 

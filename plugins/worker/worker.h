@@ -33,6 +33,13 @@ typedef struct EcPath {
 	socklen_t remote_size;
 } EcPath;
 
+/* How much is asked for at a time: as much as came lately, so that who brings one packet does not
+ * pay for a look whether there are more. */
+typedef struct EcPace {
+	unsigned limit; /* 0 stands for 1 */
+	unsigned full;  /* times in a row that it was reached */
+} EcPace;
+
 typedef struct EcWorker {
 	int epoll, control, listener, device, memory;
 	char name[64];
@@ -53,6 +60,23 @@ typedef enum EcSource {
 	EC_SOURCE_SOCKET,
 	EC_SOURCE_DEVICE,
 } EcSource;
+
+static inline unsigned ec_pace_limit(const EcPace *p)
+{
+	return p->limit ? p->limit : 1;
+}
+
+/* n came of that limit; no more than `most` are asked for. */
+static inline void ec_pace_came(EcPace *p, unsigned n, unsigned most)
+{
+	const unsigned limit = ec_pace_limit(p);
+
+	if (n < limit) {
+		*p = (EcPace){ .limit = n };
+	} else if (++p->full > 1) {
+		*p = (EcPace){ .limit = limit * 4 < most ? limit * 4 : most };
+	}
+}
 
 /* Takes over the control connection; memory for good. NULL with errno. */
 EcWorker *ec_worker_new(int control);

@@ -348,6 +348,7 @@ class Worker(Carrier):
     """ethercord-worker, told what to do as the daemon would tell it."""
 
     standing = True
+    HEADERS = {"gretap-fou": 26, "vxlan": 22, "raw-udp": 14, "tun-udp": 0}  # bytes, behind UDP's
 
     def __init__(self, kind, mtu, flags=(), note=""):
         super().__init__(f"worker {kind}{note}", mtu)
@@ -361,6 +362,10 @@ class Worker(Carrier):
     def start(self, pair):
         self.lab = ethercord.Lab()
         pair.devices("tun" if self.kind == "tun-udp" else "tap", self.mtu)
+        # As the daemon does: no super-frame is larger than one message to the socket.
+        segments = 65507 // (self.mtu + self.HEADERS[self.kind])
+        for ns in pair.ends:
+            ns.ip("link", "set", DEVICE, "gso_max_segs", segments)
         identifier = 1 if self.kind in ("gretap-fou", "vxlan") else 0
         begun = time.monotonic()
         self.workers = [worker.Worker(self.lab, ns, self.kind, DEVICE,

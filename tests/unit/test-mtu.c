@@ -221,6 +221,23 @@ static void test_odd_paths(void)
 	assert_mtu(choose("", &ec_encap_gretap, v4, 0, UINT32_MAX, 0), 65497, 65511, false);
 }
 
+/* As many segments as fit one message: the super-frame's datagrams are 65507 bytes or less. */
+static void test_super_frames(void)
+{
+	const char *v4 = "192.0.2.1", *v6 = "2001:db8::1";
+	const EcEncap *fou = &ec_encap_gretap_fou_user, *vxlan = &ec_encap_vxlan_user;
+
+	g_assert_cmpuint(choose("", fou, v4, 7, 1500, 0).gso_segments, ==, 44);
+	g_assert_cmpuint(choose("", vxlan, v6, 7, 1500, 0).gso_segments, ==, 45);
+	g_assert_cmpuint(choose("mtu=9000", vxlan, v4, 7, 9050, 0).gso_segments, ==, 7);
+	g_assert_cmpuint(choose("mtu=576", vxlan, v4, 7, 1500, 0).gso_segments, ==, 64);
+	g_assert_cmpuint(choose("mtu=65535", vxlan, v4, 7, 1500, 0).gso_segments, ==, 1);
+	g_assert_cmpuint(choose("mode=join-networks bridge=br0", vxlan, v4, 7, 1500, 1500)
+					 .gso_segments,
+			==, 65535);
+	g_assert_cmpuint(choose("", &ec_encap_vxlan, v4, 7, 1500, 0).gso_segments, ==, 0);
+}
+
 int main(int argc, char *argv[])
 {
 	g_test_init(&argc, &argv, NULL);
@@ -231,5 +248,6 @@ int main(int argc, char *argv[])
 	g_test_add_func("/mtu/full-frames", test_full_frames);
 	g_test_add_func("/mtu/explicit", test_explicit);
 	g_test_add_func("/mtu/odd-paths", test_odd_paths);
+	g_test_add_func("/mtu/super-frames", test_super_frames);
 	return g_test_run();
 }
