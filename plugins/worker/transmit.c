@@ -136,7 +136,8 @@ static bool read_round(EcWorker *w)
 	unsigned i;
 
 	t->n = 0;
-	for (i = 0; i < limit && at < ROUND_BYTES; i++) {
+	/* Beside a super-frame one more look costs nothing, and what is small goes before it. */
+	for (i = 0; i < (large ? ROUND_FRAMES : limit) && at < ROUND_BYTES; i++) {
 		Frame *f = &t->frames[t->n];
 		ssize_t n;
 
@@ -154,7 +155,7 @@ static bool read_round(EcWorker *w)
 		at += (uint32_t)n + HEADROOM;
 		at = (at + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
 	}
-	ec_pace_came(&t->pace, empty ? i : limit, ROUND_FRAMES);
+	ec_pace_came(&t->pace, empty && i < limit ? i : limit, ROUND_FRAMES);
 	return large;
 }
 
