@@ -17,6 +17,10 @@
  * would cost the traffic on it. What the path refused in this round of trying is out; behind a NAT
  * what has no UDP ports comes last, since most NATs pass GRE for one peer only.
  *
+ * Of one format the data plane that is first is taken, each end for itself: the wire is the same.
+ * Only pieces need workers at both ends. So a CHOOSE with pieces has the acceptor take its worker
+ * where its kernel would have come first.
+ *
  * Ids come from the acceptor, which sees all of its peers; the dialer takes the first that it has
  * free, too. So ids are unique at both ends and any number of tunnels fits between two addresses.
  */
@@ -35,6 +39,12 @@ static bool is_refused(const EcAgreementSide *own, const EcEncap *encap)
 	return false;
 }
 
+static bool is_user(const EcControlEncap *e)
+{
+	return g_str_equal(e->plane, "user");
+}
+
+/* The peer's first of that name: what it takes, but for pieces. */
 static const EcControlEncap *offered(const EcControlMessage *welcome, const EcEncap *encap)
 {
 	for (size_t i = 0; i < welcome->n_encaps; i++) {
@@ -44,14 +54,61 @@ static const EcControlEncap *offered(const EcControlMessage *welcome, const EcEn
 	return NULL;
 }
 
-/* Ours of that name: the first, in the data plane that is preferred; NULL. */
-static const EcEncap *candidate(const EcAgreementSide *own, const char *name)
+static const EcControlEncap *offered_worker(const EcControlMessage *welcome, const EcEncap *encap)
 {
-	for (const EcEncap *const *e = own->candidates; *e; e++) {
-		if (g_str_equal((*e)->name, name))
-			return *e;
+	for (size_t i = 0; i < welcome->n_encaps; i++) {
+		if (is_user(&welcome->encaps[i]) &&
+				g_str_equal(welcome->encaps[i].name, encap->name))
+			return &welcome->encaps[i];
 	}
 	return NULL;
+}
+
+/* Ours of that name: the first, in the data plane that is preferred; NULL. */
+static const EcEncap *first_of(const EcEncap *const *candidates, const char *name)
+{
+	for (; *candidates; candidates++) {
+		if (g_str_equal((*candidates)->name, name))
+			return *candidates;
+	}
+	return NULL;
+}
+
+static const EcEncap *worker_of(const EcEncap *const *candidates, const char *name)
+{
+	for (; *candidates; candidates++) {
+		if ((*candidates)->worker && g_str_equal((*candidates)->name, name))
+			return *candidates;
+	}
+	return NULL;
+}
+
+/* The same, but for a cord that is there in the other plane. */
+static const EcEncap *candidate(const EcAgreementSide *own, const char *name)
+{
+	const EcEncap *here = own->before.encap;
+	bool stays = !own->before.split || own->settings->split != EC_SPLIT_NO;
+
+	if (here && stays && here->worker && g_str_equal(here->name, name) &&
+			worker_of(own->candidates, name) == here)
+		return here;
+	return first_of(own->candidates, name);
+}
+
+const EcEncap *ec_agreement_splitter(
+		const EcAgreementSide *own, const EcControlMessage *welcome, const EcEncap *encap)
+{
+	if (own->settings->split == EC_SPLIT_NO || !offered_worker(welcome, encap))
+		return NULL;
+	return worker_of(own->candidates, encap->name);
+}
+
+uint16_t ec_agreement_first_port(const EcEncap *const *candidates, const EcEncap *encap)
+{
+	const EcEncap *first = first_of(candidates, encap->name);
+	bool beside = encap->worker && first && !first->worker;
+
+	return (uint16_t)(encap->data_port + beside);
 }
 
 static bool is_among(const EcEncap *const *list, size_t n, const char *name)
@@ -70,7 +127,8 @@ static bool is_auto(const EcSettings *s)
 static void in_common(const EcAgreementSide *own, const EcControlMessage *welcome,
 		const EcEncap *ret[static EC_ENCAPS_MAX + 1])
 {
-	bool theirs = is_auto(own->settings) && !welcome->any_order;
+	const EcEncap *const *list = own->only ? own->only : own->candidates;
+	bool theirs = is_auto(own->settings) && !welcome->any_order && !own->only;
 	size_t n = 0;
 
 	for (size_t i = 0; theirs && i < welcome->n_encaps && n < EC_ENCAPS_MAX; i++) {
@@ -79,9 +137,11 @@ static void in_common(const EcAgreementSide *own, const EcControlMessage *welcom
 		if (e && !is_among(ret, n, e->name))
 			ret[n++] = e;
 	}
-	for (const EcEncap *const *e = own->candidates; !theirs && *e && n < EC_ENCAPS_MAX; e++) {
-		if (offered(welcome, *e) && !is_among(ret, n, (*e)->name))
-			ret[n++] = *e;
+	for (; !theirs && *list && n < EC_ENCAPS_MAX; list++) {
+		const EcEncap *e = own->only ? *list : candidate(own, (*list)->name);
+
+		if (offered(welcome, e) && !is_among(ret, n, e->name))
+			ret[n++] = e;
 	}
 	ret[n] = NULL;
 }
@@ -152,18 +212,39 @@ static void choose_ports(const EcAgreementSide *own, const EcControlEncap *there
 	a->remote_data_port = there->data_port ? there->data_port : a->encap->data_port;
 	if (own->settings->data_port)
 		return;
+	if (!port)
+		a->data_port = ec_agreement_first_port(own->candidates, a->encap);
 	if (a->encap->worker && own->before.encap == a->encap)
 		a->data_port = own->before.data_port;
 	else
 		a->data_port = own->free_port(a->encap, a->data_port, own->userdata);
 }
 
-/* Pieces are for workers at both ends. */
-static void choose_split(const EcAgreementSide *own, const char *their_plane, EcAgreement *a)
+/* Whether the workers would not be taken but for pieces: the kernel comes first at either end. */
+static bool is_last_resort(
+		const EcAgreementSide *own, const EcControlMessage *welcome, const EcEncap *encap)
 {
-	a->joins = a->encap->worker && g_str_equal(their_plane, "user");
-	a->split = a->joins && own->settings->split != EC_SPLIT_NO &&
-		   (own->split || own->settings->split == EC_SPLIT_YES);
+	return first_of(own->candidates, encap->name) != encap || !is_user(offered(welcome, encap));
+}
+
+/* Pieces are for workers at both ends. What the path was found to drop holds for the cord that it
+ * was found for, as long as it is the same path; but where workers stand in for the kernel, the
+ * cord is not changed back. The peer's end of this, for its port. */
+static const EcControlEncap *choose_split(
+		const EcAgreementSide *own, const EcControlMessage *welcome, EcAgreement *a)
+{
+	const EcEncap *worker = ec_agreement_splitter(own, welcome, a->encap);
+	const EcControlEncap *there = offered(welcome, a->encap);
+	bool keeps = own->before.split && own->before.encap == a->encap &&
+		     (a->path_mtu == own->before.path_mtu ||
+				     (worker && is_last_resort(own, welcome, a->encap)));
+
+	a->split = worker == a->encap &&
+		   (own->split || own->settings->split == EC_SPLIT_YES || keeps);
+	if (a->split)
+		there = offered_worker(welcome, a->encap);
+	a->joins = a->encap->worker && is_user(there);
+	return there;
 }
 
 /* One port for both directions is all that the plain form of such a kind has. */
@@ -188,7 +269,6 @@ static void choose_mtu(const EcAgreementSide *own, const EcControlMessage *welco
 
 	s->mtu = smaller(own->settings->mtu, welcome->mtu);
 	s->full_frames = merged_full_frames(own->settings->full_frames, welcome->full_frames);
-	a->path_mtu = smaller(own->path_mtu, welcome->path_mtu);
 	ec_mtu_choose(s, a->encap, &wire, a->path_mtu,
 			smaller(own->bridge_mtu, welcome->bridge_mtu), &mtu);
 	a->mtu = MIN(mtu.mtu, 65535);
@@ -271,16 +351,20 @@ int ec_agreement_choose(const EcAgreementSide *own, const EcControlMessage *welc
 	a.encap = pick(own, welcome, common, a.nat);
 	if (!a.encap)
 		return nothing_left(own, welcome, common, ret_error);
-	choose_ports(own, offered(welcome, a.encap), &a);
+	a.path_mtu = smaller(own->path_mtu, welcome->path_mtu);
+	choose_ports(own, choose_split(own, welcome, &a), &a);
 	int r = choose_id(own, welcome, &a, ret_error);
 	if (r < 0)
 		return r;
+	if (a.split && !own->split && own->settings->split != EC_SPLIT_YES &&
+			!ec_agreement_same_cord(&a, &own->before) &&
+			!is_last_resort(own, welcome, a.encap))
+		a.split = false;
 	settle_nat(&a);
 	if (a.nat && a.data_port == UINT16_MAX)
 		return ec_error(ret_error, EC_ERROR_INVALID_SETTING,
 				"data-port '%u': with a NAT between the ends allowed is 1 to %d",
 				a.data_port, UINT16_MAX - 1);
-	choose_split(own, offered(welcome, a.encap)->plane, &a);
 	choose_mtu(own, welcome, &a);
 	/* What the path was found to carry holds as long as it is the same path. */
 	if (own->before.lesser && ec_agreement_same_cord(&a, &own->before) &&
@@ -289,10 +373,6 @@ int ec_agreement_choose(const EcAgreementSide *own, const EcControlMessage *welc
 		a.size = MIN(a.size, own->before.size);
 		a.lesser = true;
 	}
-	if (own->before.split && own->settings->split != EC_SPLIT_NO && a.joins &&
-			ec_agreement_same_cord(&a, &own->before) &&
-			a.path_mtu == own->before.path_mtu)
-		a.split = true;
 	choose_mac(own, welcome->mac, &a);
 	*ret = a;
 	return 0;
@@ -346,10 +426,20 @@ static int check_numbers(const EcAgreementSide *own, const EcControlMessage *cho
 	return 0;
 }
 
+/* Pieces take a worker here as well; else the dialer counts on our first of that name. */
+static const EcEncap *answering(const EcAgreementSide *own, const EcControlMessage *choose)
+{
+	const EcEncap *worker = worker_of(own->candidates, choose->encapsulation);
+	bool pieces = choose->split && g_str_equal(choose->plane, "user") &&
+		      own->settings->split != EC_SPLIT_NO;
+
+	return pieces && worker ? worker : first_of(own->candidates, choose->encapsulation);
+}
+
 int ec_agreement_accept(const EcAgreementSide *own, const EcControlMessage *choose,
 		EcAgreement *ret, sd_bus_error *ret_error)
 {
-	const EcEncap *encap = candidate(own, choose->encapsulation);
+	const EcEncap *encap = answering(own, choose);
 	static const uint8_t none[6];
 
 	if (!encap)

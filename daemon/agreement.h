@@ -38,6 +38,7 @@ typedef struct EcAgreementSide {
 	uint32_t bridge_mtu;              /* of the bridge that is joined, bytes, 0 none */
 	uint8_t mac[6];
 	EcAgreement before;            /* of a cord that is still there, or no encap */
+	const EcEncap *const *only;    /* of the candidates, NULL-terminated; NULL: all */
 	const EcEncap *const *refused; /* by the path, in this round of trying */
 	bool split;                    /* the path was found to drop fragments */
 	/* Whether an interface with this id would be none of this machine's others. */
@@ -55,6 +56,12 @@ int ec_agreement_choose(const EcAgreementSide *own, const EcControlMessage *welc
 /* The acceptor's check of a CHOOSE. Refused, InvalidSetting, NotSupported, Exists. */
 int ec_agreement_accept(const EcAgreementSide *own, const EcControlMessage *choose,
 		EcAgreement *ret, sd_bus_error *ret_error);
+/* Our worker of that format, if the peer has one, too, and frames may go in pieces; or NULL. */
+const EcEncap *ec_agreement_splitter(
+		const EcAgreementSide *own, const EcControlMessage *welcome, const EcEncap *encap);
+/* The UDP port to begin with: a worker that stands in for the kernel leaves it the usual one, which
+ * a single tunnel of the kernel's takes for the whole machine. */
+uint16_t ec_agreement_first_port(const EcEncap *const *candidates, const EcEncap *encap);
 /* Whether both describe the same interface, whatever else differs. */
 bool ec_agreement_same_cord(const EcAgreement *a, const EcAgreement *b);
 /* The settings with what was agreed in the place of what was left open. Free it. */

@@ -116,7 +116,7 @@ void ec_session_look_at_self(EcSession *s, const EcEncap *const *candidates, con
 }
 
 static uint16_t offered_port(EcManager *m, const EcSettings *settings, const EcTunnel *t,
-		const EcEncap *encap, const EcAddress *remote)
+		const EcEncap *encap, uint16_t first, const EcAddress *remote)
 {
 	const EcAgreement *a = t && t->session ? &t->session->agreement : NULL;
 
@@ -124,7 +124,7 @@ static uint16_t offered_port(EcManager *m, const EcSettings *settings, const EcT
 		return settings->data_port;
 	if (encap->worker && a && a->encap == encap)
 		return a->data_port;
-	return ec_manager_free_port(m, encap, encap->data_port, remote, t);
+	return ec_manager_free_port(m, encap, first, remote, t);
 }
 
 void ec_session_greet(EcManager *m, const EcSettings *settings, const EcTunnel *t,
@@ -158,7 +158,8 @@ void ec_session_greet(EcManager *m, const EcSettings *settings, const EcTunnel *
 		g_strlcpy(c->name, (*e)->name, sizeof(c->name));
 		g_strlcpy(c->plane, ec_encap_plane(*e), sizeof(c->plane));
 		if ((*e)->flags & EC_ENCAP_UDP)
-			c->data_port = offered_port(m, settings, t, *e, remote);
+			c->data_port = offered_port(m, settings, t, *e,
+					ec_agreement_first_port(candidates, *e), remote);
 	}
 	if (s && s->agreement.encap) {
 		g_strlcpy(ret->encapsulation, s->agreement.encap->name, sizeof(ret->encapsulation));

@@ -185,6 +185,32 @@ static const EcEncap *best_of(const EcSession *s, uint32_t *ret_size)
 	return best;
 }
 
+/* Small frames cross and full ones do not, with nothing that the kernels carry: workers at both
+ * ends do it, in pieces. */
+static int go_over_to_pieces(EcSession *s, const EcAgreementSide *side, EcAgreement *ret,
+		sd_bus_error *ret_error)
+{
+	g_auto(sd_bus_error) ignored = SD_BUS_ERROR_NULL;
+	const EcEncap *workers[EC_ENCAPS_MAX + 1] = { NULL };
+	EcAgreementSide pieces = *side;
+	size_t n = 0;
+
+	for (size_t i = 0; s->refused[i]; i++) {
+		const EcEncap *e = ec_agreement_splitter(side, s->welcome, s->refused[i]);
+
+		if (e && s->carried[i] && !s->refused[i]->worker)
+			workers[n++] = e;
+	}
+	pieces.only = workers;
+	pieces.split = true;
+	int r = ec_agreement_choose(&pieces, s->welcome, ret, &ignored);
+	if (r < 0)
+		return r;
+	s->split = true;
+	sd_bus_error_free(ret_error);
+	return 0;
+}
+
 static bool is_bridged(const EcSession *s)
 {
 	return s->tunnel->settings->mode != EC_MODE_POINT_TO_POINT;
@@ -201,7 +227,7 @@ static int settle_for_less(EcSession *s, const EcAgreementSide *side, EcAgreemen
 
 	if (!best[0] || s->agreement.lesser)
 		return -EHOSTUNREACH;
-	less.candidates = best;
+	less.only = best;
 	less.refused = NULL;
 	int r = ec_agreement_choose(&less, s->welcome, ret, &ignored);
 	if (r < 0)
@@ -251,8 +277,10 @@ int ec_cord_choose(EcSession *s, sd_bus_error *ret_error)
 	r = s->crossed && s->refused[0] && settle_for_less(s, &side, &a, ret_error) >= 0
 			    ? 0
 			    : ec_agreement_choose(&side, s->welcome, &a, ret_error);
-	if (r < 0 && s->refused[0])
-		r = settle_for_less(s, &side, &a, ret_error) < 0 ? r : 0;
+	if (r < 0 && s->refused[0] &&
+			(go_over_to_pieces(s, &side, &a, ret_error) >= 0 ||
+					settle_for_less(s, &side, &a, ret_error) >= 0))
+		r = 0;
 	if (r >= 0)
 		r = take_keys(s);
 	if (r < 0)
@@ -363,10 +391,18 @@ static void set_lost(EcSession *s)
 }
 
 /* Small frames cross and full ones do not: pieces will. */
-static bool can_split(const EcSession *s, uint32_t size)
+static bool can_split(EcSession *s, uint32_t size)
 {
-	return size > 0 && s->agreement.joins && !s->agreement.split &&
-	       s->tunnel->settings->split != EC_SPLIT_NO;
+	const EcEncap *candidates[EC_ENCAPS_MAX + 1], *used = s->agreement.encap;
+	EcAgreementSide side;
+	EcPath path = { 0 };
+
+	if (!size || s->agreement.split || !s->welcome ||
+			ec_session_abilities(s->tunnel->manager, s->tunnel->settings,
+					&s->tunnel->remote, candidates, &path, NULL) < 0)
+		return false;
+	ec_session_look_at_self(s, candidates, &path, &s->tunnel->remote, &side);
+	return ec_agreement_splitter(&side, s->welcome, used) == used;
 }
 
 static void on_proved(EcLiveness *l, uint32_t size, void *userdata)

@@ -428,7 +428,8 @@ bool ec_manager_id_is_free(EcManager *m, const EcEncap *encap, uint32_t id, uint
 	return true;
 }
 
-/* Each worker has a socket of its own, and the kernel tells these apart by addresses and ports. */
+/* Each worker has a socket of its own, and the kernel tells these apart by addresses and ports. The
+ * kernel's own take a port whole. */
 static bool port_is_taken(EcManager *m, uint16_t port, const EcAddress *remote, const EcTunnel *but)
 {
 	GHashTableIter i;
@@ -436,8 +437,8 @@ static bool port_is_taken(EcManager *m, uint16_t port, const EcAddress *remote, 
 
 	g_hash_table_iter_init(&i, m->tunnels);
 	while (next_on_wire(&i, but, &o)) {
-		if (o.encap->worker && o.port == port &&
-				ec_address_equal(&o.tunnel->remote, remote))
+		if (o.port == port && (o.encap->flags & EC_ENCAP_UDP) &&
+				(!o.encap->worker || ec_address_equal(&o.tunnel->remote, remote)))
 			return true;
 	}
 	return false;

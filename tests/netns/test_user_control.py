@@ -186,6 +186,81 @@ def test_path_begins_to_drop_fragments(lab):
     assert world.laptop.statistics("office")["tx-split"] > 0
 
 
+@pytest.mark.parametrize("kind", [None, "vxlan"], ids=["auto", "vxlan"])
+def test_kernels_give_way_to_pieces(lab, kind):
+    """data-plane=auto: the kernels come first. Where the path drops their fragments, workers at both
+    ends carry full frames, and another tunnel of the kernels' is not in their way."""
+    world = World(lab)
+    more = {"data_plane": None, "encapsulation": kind}
+    host = world.host()
+    world.office.listen(peers=("office", "other"), **more)
+    world.laptop.dial("other", underlay="any", **more)
+    assert [g["DataPlane"] for g in world.both_up("other")] == ["kernel", "kernel"]
+    world.internet.filter(FRAGMENTS)
+    follow = Follow(lab, world.laptop)
+    raw = lab.capture(world.internet.router, "n1")
+    world.laptop.dial(underlay="any", address="192.168.9.1/24", **more)
+    got = world.both_up(timeout=30)
+    # The kernel's was tried first.
+    refused = follow.wait("office", "refused-by-path")
+    assert refused["encapsulation"] == "vxlan" and int(refused["largest"]) > 1000
+    assert [g["DataPlane"] for g in got] == ["user", "user"]
+    assert {g["LargestFrame"] for g in got} == {1514} and {g["Mtu"] for g in got} == {1500}
+    assert "pieces" in got[0]["StateReason"][1], got[0]["StateReason"]
+    raw.clear()
+    crosses(world, host)
+    assert ping(world.laptop.ns, HOST, 5, size=FULL, df=True)
+    assert not [f for f in raw.take() if (p := ethercord.ipv4(f)) and p[3]]
+    # Both: the kernels' tunnel is not disturbed, and another one can be made.
+    assert [g["State"] for g in (world.laptop.get("other"), world.office.get("lan.other"))] == \
+        ["up", "up"]
+    # What was found holds: over a daemon's death at either end, and for the next channel.
+    pids = [worker_pid(world.laptop.ns, "office"), worker_pid(world.office.ns, "lan.office")]
+    assert all(pids)
+    flows = world.flows(host)
+    for site in (world.laptop, world.office):
+        follow.clear()
+        site.restart_killed()
+        follow.wait("office", "control-back", 20)
+        world.both_up()
+        full_frames(world, host)
+    assert [f.stop() for f in flows] == [[], []]
+    assert pids == [worker_pid(world.laptop.ns, "office"), worker_pid(world.office.ns, "lan.office")]
+    # Without the filter, and turned off and on, it is the kernels' again.
+    world.internet.filter()
+    world.laptop.client.on("office", "Deactivate")
+    world.office.wait("lan.office", None)
+    world.laptop.client.on("office", "Activate")
+    assert [g["DataPlane"] for g in world.both_up()] == ["kernel", "kernel"]
+    full_frames(world, host)
+    wait_until(lambda: not worker_pids(world.laptop.ns) + worker_pids(world.office.ns),
+               "no worker is left")
+
+
+def test_worker_has_the_kernel_give_way(lab):
+    """A worker dials somebody whose kernel would come first."""
+    world = World(lab)
+    world.internet.filter(FRAGMENTS)
+    host = up(world, "vxlan", ("user", None))
+    assert [g["DataPlane"] for g in world.both_up(timeout=20)] == ["user", "user"]
+    crosses(world, host)
+    assert world.laptop.statistics("office")["tx-split"] > 0
+
+
+@pytest.mark.parametrize("planes,split", [(("kernel", None), ("auto", "auto")),
+                                          ((None, "kernel"), ("auto", "auto")),
+                                          ((None, None), ("no", "auto")),
+                                          ((None, None), ("auto", "no"))])
+def test_kernels_that_may_not_give_way(lab, planes, split):
+    """Then what fits is all that crosses."""
+    world = World(lab)
+    world.internet.filter(FRAGMENTS)
+    host = up(world, "vxlan", planes, {"split": split[1]}, split=split[0])
+    here, _ = world.both_up(timeout=30)
+    assert here["LargestFrame"] < 1514 and "larger ones do not" in here["StateReason"][1]
+    full_frames(world, host, size=here["LargestFrame"])
+
+
 # Several
 
 def test_two_to_one_peer(lab):

@@ -415,6 +415,50 @@ static void test_split_is_kept(void)
 	g_assert_cmpuint(chosen(&p).size, ==, 1450);
 }
 
+/* Both planes at both ends: the kernels come first, and give way to workers for pieces alone. */
+static void test_split_beside_kernels(void)
+{
+	static const EcEncap *const refused_by_path[] = { &ec_encap_vxlan, NULL };
+	g_auto(Pair) p = { 0 };
+
+	make_pair(&p);
+	p.welcome.n_encaps = 0;
+	offer(&p.welcome, "vxlan", 4789);
+	offer_user(&p.welcome, "vxlan", 4791);
+	p.own.candidates = both_vxlan;
+	g_assert_true(ec_agreement_splitter(&p.own, &p.welcome, &ec_encap_vxlan) ==
+			&ec_encap_vxlan_user);
+	g_assert_true(chosen(&p).encap == &ec_encap_vxlan);
+	p.own.split = true;
+	g_assert_true(chosen(&p).encap == &ec_encap_vxlan);
+	p.own.refused = refused_by_path;
+	refused(&p, "PeerUnreachable", "vxlan (UDP port 4789)");
+	p.own.only = user_vxlan;
+	EcAgreement a = chosen(&p);
+	g_assert_true(a.encap == &ec_encap_vxlan_user && a.split && a.joins && !a.nat);
+	/* The kernel's port is left to the kernel's tunnels. */
+	g_assert_cmpuint(a.data_port, ==, 4791);
+	g_assert_cmpuint(a.remote_data_port, ==, 4791);
+	g_assert_cmpuint(ec_agreement_first_port(both_vxlan, &ec_encap_vxlan_user), ==, 4790);
+	g_assert_cmpuint(ec_agreement_first_port(user_vxlan, &ec_encap_vxlan_user), ==, 4789);
+	g_assert_cmpuint(ec_agreement_first_port(both_vxlan, &ec_encap_vxlan), ==, 4789);
+	/* What was found holds for the next channel, by whatever path. */
+	p.own.split = false;
+	p.own.only = p.own.refused = NULL;
+	p.own.before = a;
+	g_assert_true(chosen(&p).encap == &ec_encap_vxlan_user && chosen(&p).split);
+	p.own.path_mtu = 1400;
+	g_assert_true(chosen(&p).split);
+	g_assert_cmpuint(chosen(&p).data_port, ==, 4791);
+	p.settings->split = EC_SPLIT_NO;
+	g_assert_true(chosen(&p).encap == &ec_encap_vxlan);
+	g_assert_null(ec_agreement_splitter(&p.own, &p.welcome, &ec_encap_vxlan));
+	p.settings->split = EC_SPLIT_AUTO;
+	p.welcome.n_encaps = 1; /* a peer without workers */
+	g_assert_null(ec_agreement_splitter(&p.own, &p.welcome, &ec_encap_vxlan));
+	g_assert_false(chosen(&p).split);
+}
+
 static EcControlMessage choose_of_user(const EcAgreement *a)
 {
 	EcControlMessage m = choose_of(a);
@@ -433,6 +477,33 @@ static EcAgreement accepted(const Pair *p, const EcControlMessage *m)
 	if (ec_agreement_accept(&p->own, m, &a, &error) < 0)
 		g_error("%s", error.message);
 	return a;
+}
+
+/* Of both planes the kernel's, but for pieces. */
+static void test_accept_pieces(void)
+{
+	g_auto(Pair) p = { 0 };
+
+	make_pair(&p);
+	p.own.candidates = user_vxlan;
+	EcAgreement here = chosen(&p);
+	EcControlMessage m = choose_of_user(&here);
+	p.own.candidates = both_vxlan;
+	g_assert_true(accepted(&p, &m).encap == &ec_encap_vxlan && !accepted(&p, &m).joins);
+	m.split = true;
+	m.remote_data_port = 4790;
+	EcAgreement a = accepted(&p, &m);
+	g_assert_true(a.encap == &ec_encap_vxlan_user && a.split && a.joins);
+	g_assert_cmpuint(a.data_port, ==, 4790);
+	p.own.before = a; /* it follows the dialer back, too */
+	m.split = false;
+	g_assert_true(accepted(&p, &m).encap == &ec_encap_vxlan);
+	m.split = true;
+	p.settings->split = EC_SPLIT_NO;
+	g_assert_true(accepted(&p, &m).encap == &ec_encap_vxlan && !accepted(&p, &m).split);
+	p.settings->split = EC_SPLIT_AUTO;
+	g_strlcpy(m.plane, "kernel", sizeof(m.plane)); /* nonsense */
+	g_assert_true(accepted(&p, &m).encap == &ec_encap_vxlan && !accepted(&p, &m).split);
 }
 
 static void test_accept_planes(void)
@@ -660,6 +731,8 @@ int main(int argc, char **argv)
 	g_test_add_func("/agreement/worker-ports", test_worker_ports);
 	g_test_add_func("/agreement/split", test_split);
 	g_test_add_func("/agreement/split-is-kept", test_split_is_kept);
+	g_test_add_func("/agreement/split-beside-kernels", test_split_beside_kernels);
+	g_test_add_func("/agreement/accept-pieces", test_accept_pieces);
 	g_test_add_func("/agreement/accept-planes", test_accept_planes);
 	g_test_add_func("/agreement/accept-ports", test_accept_ports);
 	g_test_add_func("/agreement/accept-refuses", test_accept_refuses);
