@@ -76,13 +76,15 @@ static void show_offloads(const json_t *statistics)
 	} words[] = { { 1, "checksums" }, { 2, "TCP segmentation" }, { 4, "UDP segmentation" },
 		{ 32, "receive coalescing" }, { 8, "UDP GSO outside" }, { 16, "UDP GRO outside" } };
 	json_int_t bits = count(statistics, "offloads");
-	g_autoptr(GString) text = g_string_new(NULL);
+	g_autoptr(GString) text = g_string_new(NULL), lacking = g_string_new(NULL);
 
 	for (size_t i = 0; i < EC_ELEMENTS(words); i++) {
-		if (bits & words[i].bit)
-			g_string_append_printf(text, "%s%s", text->len ? ", " : "", words[i].word);
+		GString *list = bits & words[i].bit ? text : lacking;
+
+		g_string_append_printf(list, "%s%s", list->len ? ", " : "", words[i].word);
 	}
-	ctl_field("offloads", "%s", text->len ? text->str : "none");
+	ctl_field("offloads", "%s%s%s", text->len ? text->str : "none",
+			lacking->len ? "; not here: " : "", lacking->str);
 }
 
 static void show_worker(const json_t *statistics)

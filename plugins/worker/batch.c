@@ -22,12 +22,15 @@
  * What it refuses (udp_send_skb(), net/ipv4/udp.c) differs between versions:
  *   EMSGSIZE, EINVAL  a segment is larger than the path's MTU, or the socket sends no checksums;
  *   EIO               the packets will be transformed (IPsec), or the device does no checksums.
- * The message is then sent datagram by datagram, which the kernel may fragment, and the size (after
- * EIO: all sizes) is not tried again until the next CONFIGURE.
+ * The message is then sent datagram by datagram, which the kernel may fragment, and the size (all
+ * sizes after EIO, or EINVAL where size cannot be the cause) is not tried again until the next
+ * CONFIGURE.
  *
  * An error may also be an earlier datagram's, which came back as ICMP (udp(7), ip(7)): it tells
  * nothing of this message, so each message is tried once more before it is given up.
  */
+
+#define ANY_PATH 576 /* bytes that cross every path (RFC 791 §3.2) */
 
 typedef struct Message {
 	uint32_t bytes; /* of UDP payload */
@@ -180,11 +183,19 @@ static void count_refused(EcWorker *w, unsigned frames, int error)
 	report_gone(w);
 }
 
+/* Whether its datagrams may be larger than the path carries whole. */
+static bool may_be_size(const EcPath *p, const Message *m)
+{
+	const unsigned known = p->connected ? ec_socket_path_mtu(p->fd, p->family) : 0;
+
+	return p->overhead + m->size > (known ? known : ANY_PATH);
+}
+
 static void lose_segmentation(EcWorker *w, const Message *m, int error)
 {
 	EcPath *p = &w->path;
 
-	if (error != -EIO) {
+	if (error == -EMSGSIZE || (error == -EINVAL && may_be_size(p, m))) {
 		if (m->size < p->segment_limit)
 			p->segment_limit = m->size;
 		return;

@@ -192,12 +192,18 @@ class Connection:
                 "remote": unpack_address(data[104:232]), "fds": fds}
 
 
-def start_program(lab, control, program=PROGRAM, **more):
+def lacking(words):
+    """The environment of a worker whose kernel lacks this: tests/unit/lacks.c."""
+    return {"LD_PRELOAD": str(ethercord.BUILD / "tests/lacks.so"), "ETHERCORD_LACKS": words}
+
+
+def start_program(lab, control, program=PROGRAM, environment=None, **more):
     """The worker with this socket as its descriptor 3."""
     fd = control.fileno()
     script = f'exec "$0" 3<&{fd}' if fd != 3 else 'exec "$0"'
     # At its end a leak sanitizer would look into a process that nobody may look into.
-    environment = dict(os.environ, ASAN_OPTIONS="detect_leaks=0")
+    environment = dict(os.environ, ASAN_OPTIONS="detect_leaks=0:verify_asan_link_order=0",
+                       **(environment or {}))
     return lab.popen("bash", "-c", script, program, pass_fds=[fd], env=environment, **more)
 
 
@@ -312,7 +318,7 @@ class Pair:
     """Two namespaces joined by a veth named wire, and a worker in each, unless one is None."""
 
     def __init__(self, lab, kind, ipv6=False, wire=False, mtu=1500, far=True, identifier=0,
-                 flags=(), path_mtu=None, cord_mtu=None, discover=DONT):
+                 flags=(), path_mtu=None, cord_mtu=None, discover=DONT, **more):
         self.lab, self.kind, self.ipv6, self.identifier = lab, kind, ipv6, identifier
         self.namespaces = [lab.namespace(label, ipv6=True) for label in ("near", "far")]
         self.addresses = ["fd00:9::1", "fd00:9::2"] if ipv6 else ["10.9.0.1", "10.9.0.2"]
@@ -331,7 +337,7 @@ class Pair:
         link = 0 if kind == "tun-udp" else 14
         self.cord_mtu = cord_mtu or mtu - self.overhead - link
         self.flags = flags
-        self.workers = [self.worker(i) for i in range(2 if far else 1)]
+        self.workers = [self.worker(i, **more) for i in range(2 if far else 1)]
         self.near = self.workers[0]
         self.far = self.workers[1] if far else None
 

@@ -331,7 +331,8 @@ def test_same_endpoints(sites):
         sites.client.add("t2", remote=FAR, **spec("raw-udp"))
     sites.client.add("t2", remote=FAR, **spec("raw-udp", data_port=4000))
     sites.client.wait_state("t2", "up")
-    assert worker_pid(sites.near, "t1") and worker_pid(sites.near, "t2")
+    wait_until(lambda: worker_pid(sites.near, "t1") and worker_pid(sites.near, "t2"),
+               "both workers run")
 
 
 def encapsulations(daemon):
