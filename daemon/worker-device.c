@@ -75,6 +75,14 @@ socklen_t ec_worker_sockaddr(
 	return sizeof(*in6);
 }
 
+bool ec_worker_socket_same(const EcWorkerSocket *a, const EcWorkerSocket *b)
+{
+	return ec_address_equal(&a->local, &b->local) && a->port == b->port &&
+	       a->ifindex == b->ifindex && g_str_equal(a->device, b->device) &&
+	       a->mark == b->mark && a->ttl == b->ttl && a->tos == b->tos &&
+	       a->fragment == b->fragment;
+}
+
 typedef struct Option {
 	int level, name;
 	int value;

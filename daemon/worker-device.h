@@ -28,6 +28,8 @@ int ec_worker_device_open(const char *ifname, bool ethernet, int *ret_fd, sd_bus
 bool ec_worker_device_is_there(int fd);
 /* From now on it outlives those who have it open. */
 int ec_worker_device_keep(int fd, sd_bus_error *ret_error);
+/* Whether one serves for the other. */
+bool ec_worker_socket_same(const EcWorkerSocket *a, const EcWorkerSocket *b);
 /* A UDP socket that may share its port with others as long as each has a peer of its own. NameTaken
  * when the port is in use (by the kernel's FOU or VXLAN, or a program); Kernel. */
 int ec_worker_socket_open(const EcWorkerSocket *s, int *ret_fd, sd_bus_error *ret_error);

@@ -4,7 +4,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <spawn.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
@@ -14,6 +13,8 @@
 
 #include "log.h"
 #include "worker-message.h"
+#include "worker-process.h"
+#include "worker-watch.h"
 
 /*
  * DOC: Theory of operation
@@ -36,6 +37,11 @@
  * A worker that dies is started again with all it had, but not more than MOST_STARTS times a
  * minute. A configuration that it refused is not sent again before RETRY_USEC.
  *
+ * One that hangs is known by packets that wait while it does nothing (worker-watch.c), and by
+ * questions that it does not answer: a CONFIGURE, HELLO, or ASK, which needs no change. It is
+ * killed if it is a daemon's child; of others the number is not believed. They find STOP before
+ * anything else should they ever go on. In any case the next one is started with all it had.
+ *
  * It reads what strangers send, so it is not believed either: what it says is looked at before
  * anything here depends on it.
  */
@@ -44,8 +50,12 @@
 #define MOST_STARTS 5
 #define STARTS_USEC 60000000ULL
 #define ANSWER_USEC 2000000ULL
+#define ASK_USEC 1000000ULL    /* and once more */
 #define BEGIN_USEC 15000000ULL /* the same of one that systemd has to start first */
 #define RETRY_USEC 1000000ULL
+/* Questions in a row that stay without an answer; at its beginning it may be slow. */
+#define MOST_SILENCES 2
+#define MOST_SILENCES_STARTING 5
 
 typedef enum Phase {
 	IDLE,
@@ -68,7 +78,12 @@ struct EcWorkerHost {
 	int control;                    /* the connection; -1 */
 	pid_t pid;                      /* 0: not known */
 	bool own;                       /* our child */
+	pid_t killable;                 /* it is a child, maybe of an earlier daemon; 0 */
+	uint64_t since;                 /* of that process */
 	sd_event_source *io, *timer, *child, *retry;
+	EcWorkerWatch *watch; /* while it runs */
+	unsigned silences;    /* in a row */
+	bool hung;            /* it is the cause of its end */
 
 	EcWorkerSpec spec; /* sent last */
 	bool sent;
@@ -82,11 +97,6 @@ struct EcWorkerHost {
 
 /* Paths */
 
-static char *path_of(const char *directory, const char *name)
-{
-	return g_build_filename(directory, name, NULL);
-}
-
 /* DIRECTORY is /run/ethercord/workers; systemd's socket is not in what is the daemon's. */
 static char *start_directory(const char *directory)
 {
@@ -99,7 +109,7 @@ bool ec_worker_is_possible(const char *directory)
 {
 	g_autofree char *program = ec_worker_program();
 	g_autofree char *start = start_directory(directory);
-	g_autofree char *path = path_of(start, START);
+	g_autofree char *path = g_build_filename(start, START, NULL);
 
 	return (program || access(path, W_OK) == 0) && access("/dev/net/tun", R_OK | W_OK) == 0;
 }
@@ -128,10 +138,16 @@ static void unmap_memory(EcWorkerHost *h)
 	h->memory = drop_fd(h->memory);
 }
 
+static void unwatch(EcWorkerHost *h)
+{
+	h->watch = ec_worker_watch_free(h->watch);
+}
+
 static void disconnect(EcWorkerHost *h)
 {
 	h->io = sd_event_source_disable_unref(h->io);
 	h->timer = sd_event_source_disable_unref(h->timer);
+	unwatch(h);
 	h->control = drop_fd(h->control);
 	h->phase = IDLE;
 	h->sent = false;
@@ -150,52 +166,58 @@ static void tell(const EcWorkerHost *h, const char *kind, const char *format, ..
 	h->ops->told(kind, sentence, h->userdata);
 }
 
-/* What a worker was told last is noted beside its socket: the next daemon need not tell it again,
- * which would cost the datagrams that its old UDP socket holds. */
-typedef struct Note {
-	uint32_t version, serial;
-	EcWorkerSpec spec;
-} Note;
-
-static char *note_path(const char *directory, const char *name)
+static void save_note(const EcWorkerHost *h)
 {
-	g_autofree char *hidden = g_strconcat(".", name, NULL);
-
-	return path_of(directory, hidden);
-}
-
-static void save_spec(const EcWorkerHost *h)
-{
-	g_autofree char *path = note_path(h->directory, h->name);
-	Note note;
+	EcWorkerNote note;
 
 	memset(&note, 0, sizeof(note));
 	note.version = EC_WORKER_PROTOCOL;
 	note.serial = h->serial;
 	note.spec = h->spec;
-	(void)g_file_set_contents_full(path, (const char *)&note, sizeof(note),
-			G_FILE_SET_CONTENTS_CONSISTENT, 0600, NULL);
+	note.pid = h->killable;
+	note.since = h->since;
+	ec_worker_note_save(h->directory, h->name, &note);
 }
 
-static bool load_spec(EcWorkerHost *h)
+/* Whether the worker has the spec that is noted. */
+static bool load_note(EcWorkerHost *h)
 {
-	g_autofree char *path = note_path(h->directory, h->name), *bytes = NULL;
-	gsize n = 0;
-	Note note;
+	EcWorkerNote note;
 
-	if (!g_file_get_contents(path, &bytes, &n, NULL) || n != sizeof(note))
+	h->killable = 0;
+	if (!ec_worker_note_load(h->directory, h->name, &note))
 		return false;
-	memcpy(&note, bytes, sizeof(note));
+	h->killable = note.pid;
+	h->since = note.since;
 	h->spec = note.spec;
-	return note.version == EC_WORKER_PROTOCOL && note.serial == h->serial;
+	return note.serial == h->serial;
 }
 
-static void forget_paths(const char *directory, const char *name)
-{
-	g_autofree char *path = path_of(directory, name), *note = note_path(directory, name);
+/* Whether it hangs */
 
-	(void)unlink(path);
-	(void)unlink(note);
+static void give_up(EcWorkerHost *h);
+
+static void on_ask(void *userdata)
+{
+	const EcWorkerHost *h = userdata;
+	const uint32_t ask = EC_WORKER_ASK;
+
+	(void)ec_worker_send(h->control, &ask, sizeof(ask), NULL, 0);
+}
+
+static void on_hangs(void *userdata)
+{
+	give_up(userdata);
+}
+
+static void watch(EcWorkerHost *h)
+{
+	static const EcWorkerWatchOps ops = { .ask = on_ask, .hangs = on_hangs };
+
+	unwatch(h);
+	if (h->statistics && h->device >= 0)
+		(void)ec_worker_watch_new(
+				h->event, h->device, h->socket, h->statistics, &ops, h, &h->watch);
 }
 
 /* What a worker says */
@@ -242,10 +264,11 @@ static void take_hello(EcWorkerHost *h, const EcWorkerHello *m, int fds[static E
 	fds[0] = fds[1] = fds[2] = -1;
 	map_memory(h);
 	h->serial = m->configure.serial;
-	h->sent = load_spec(h);
+	h->sent = load_note(h);
 	if (!h->sent)
 		h->socket = drop_fd(h->socket);
 	h->phase = RUNNING;
+	watch(h);
 	ec_log(LOG_DEBUG, "worker %d of %s is taken over", h->pid, h->name);
 	if ((h->spec.flags & EC_WORKER_ROAM) && m->configure.remote.ss_family != AF_UNSPEC)
 		take_peer(h, &m->configure.remote);
@@ -286,6 +309,8 @@ static void take_done(EcWorkerHost *h, EcWorkerDone *m)
 	h->phase = RUNNING;
 	if (last)
 		h->timer = sd_event_source_disable_unref(h->timer);
+	if (last)
+		watch(h);
 	if (last && m->error == -EISCONN) { /* it takes a new socket to be less choosy */
 		h->socket = drop_fd(h->socket);
 		h->sent = false;
@@ -310,12 +335,15 @@ static void take_event(EcWorkerHost *h, EcWorkerEvent *m)
 		break;
 	case EC_WORKER_SOCKET:
 		h->sent = false; /* with a new socket */
+		unwatch(h);
 		h->socket = drop_fd(h->socket);
 		h->ops->changed(h->userdata);
 		break;
 	case EC_WORKER_DEVICE:
+		unwatch(h);
 		h->device = drop_fd(h->device);
 		break;
+	case EC_WORKER_HERE:
 	default:
 		break;
 	}
@@ -335,30 +363,38 @@ static void take_message(EcWorkerHost *h, void *message, size_t n, int fds[stati
 
 /* Its end */
 
-static char *cause_of(const siginfo_t *si)
-{
-	if (!si)
-		return g_strdup("ended");
-	return si->si_code == CLD_EXITED
-			       ? g_strdup_printf("exited with status %d", si->si_status)
-			       : g_strdup_printf("was killed by signal %d (%s)", si->si_status,
-						 g_strsignal(si->si_status));
-}
-
 static void ended(EcWorkerHost *h, const siginfo_t *si)
 {
-	bool was = h->phase == RUNNING || h->phase == STARTING;
-	g_autofree char *cause = cause_of(si);
+	bool was = h->phase == RUNNING || h->phase == STARTING || h->hung;
+	pid_t pid = h->pid ? h->pid : h->killable;
+	g_autofree char *cause = ec_worker_process_cause(si, h->hung);
 
 	h->child = sd_event_source_disable_unref(h->child);
 	disconnect(h);
 	if (was) {
-		ec_log(LOG_WARNING, "the worker of %s (process %d) %s", h->name, h->pid, cause);
-		tell(h, "worker-ended", "its worker (process %d) %s", h->pid, cause);
+		ec_log(LOG_WARNING, "the worker of %s (process %d) %s", h->name, pid, cause);
+		tell(h, "worker-ended", "its worker (process %d) %s", pid, cause);
 		g_snprintf(h->text, sizeof(h->text), "the worker %s", cause);
 	}
-	h->pid = 0;
+	h->pid = h->killable = 0;
+	h->hung = false;
+	h->silences = 0;
 	h->ops->changed(h->userdata);
+}
+
+/* It hangs. A child's end is told in a moment. */
+static void give_up(EcWorkerHost *h)
+{
+	const uint32_t stop = EC_WORKER_STOP;
+
+	h->hung = true;
+	h->timer = sd_event_source_disable_unref(h->timer);
+	unwatch(h);
+	(void)ec_worker_send(h->control, &stop, sizeof(stop), NULL, 0);
+	if (h->phase == ADOPTING)
+		(void)load_note(h);
+	if (ec_worker_process_kill(h->killable, h->since) < 0 || !h->child)
+		ended(h, NULL);
 }
 
 static int on_child(sd_event_source *s, const siginfo_t *si, void *userdata)
@@ -380,8 +416,11 @@ static int on_io(sd_event_source *s, int fd, uint32_t revents, void *userdata)
 
 	if (n == -EAGAIN || n == -EINTR)
 		return 0;
-	if (n > 0)
+	if (n > 0) {
+		h->silences = 0;
+		ec_worker_watch_heard(h->watch);
 		take_message(h, &message, (size_t)n, fds);
+	}
 	for (size_t i = 0; i < EC_WORKER_FDS; i++)
 		(void)drop_fd(fds[i]);
 	if (n > 0)
@@ -399,6 +438,10 @@ static int on_silent(sd_event_source *s, uint64_t usec, void *userdata)
 	EcWorkerHost *h = userdata;
 
 	h->timer = sd_event_source_disable_unref(h->timer);
+	if (++h->silences >= (h->phase == STARTING ? MOST_SILENCES_STARTING : MOST_SILENCES)) {
+		give_up(h);
+		return 0;
+	}
 	if (h->phase == ADOPTING) /* it may hold the device: then that will be the complaint */
 		disconnect(h);
 	h->error = -ETIMEDOUT;
@@ -435,41 +478,16 @@ static int attend(EcWorkerHost *h, int control, Phase phase)
 
 static int spawn(EcWorkerHost *h, sd_bus_error *ret_error)
 {
-	g_autofree char *program = ec_worker_program();
-	char *const words[] = { program, NULL }, *const environment[] = { NULL };
-	posix_spawn_file_actions_t actions;
-	posix_spawnattr_t attributes;
-	sigset_t none;
-	int pair[2];
+	int r = ec_worker_process_spawn(&h->killable, ret_error);
 
-	if (!program)
-		return ec_error(ret_error, EC_ERROR_NOT_SUPPORTED,
-				"ethercord-worker is not installed");
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
-		return -errno;
-	(void)posix_spawn_file_actions_init(&actions);
-	(void)posix_spawnattr_init(&attributes);
-	/* Neither our blocked signals nor our session: what ends the daemon does not end it. */
-	(void)sigemptyset(&none);
-	(void)posix_spawnattr_setsigmask(&attributes, &none);
-	(void)posix_spawnattr_setflags(
-			&attributes, (short)(POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSID));
-	(void)posix_spawn_file_actions_adddup2(&actions, pair[1], EC_WORKER_FD);
-	int r = -posix_spawn(&h->pid, program, &actions, &attributes, words, environment);
-	(void)posix_spawn_file_actions_destroy(&actions);
-	(void)posix_spawnattr_destroy(&attributes);
-	(void)close(pair[1]);
-	if (r < 0) {
-		(void)close(pair[0]);
-		h->pid = 0;
-		(void)ec_error(ret_error, EC_ERROR_KERNEL, "%s cannot be started: %s", program,
-				g_strerror(-r));
+	if (r < 0)
 		return r;
-	}
 	h->own = true;
+	h->pid = h->killable;
+	h->since = ec_worker_process_since(h->pid);
 	if (sd_event_add_child(h->event, &h->child, h->pid, WEXITED, on_child, h) < 0)
 		h->child = NULL;
-	return pair[0];
+	return r;
 }
 
 static uint64_t now_usec(const EcWorkerHost *h)
@@ -537,6 +555,7 @@ static int start(EcWorkerHost *h, sd_bus_error *ret_error)
 	}
 	h->listener = r;
 	h->own = false;
+	h->killable = 0;
 	g_autofree char *beside = start_directory(h->directory);
 	r = ec_worker_connect(beside, START);
 	if (r < 0)
@@ -622,7 +641,7 @@ static void stop(EcWorkerHost *h)
 
 	if (h->control >= 0)
 		(void)ec_worker_send(h->control, &message, sizeof(message), NULL, 0);
-	forget_paths(h->directory, h->name);
+	ec_worker_note_forget(h->directory, h->name);
 	h->socket = drop_fd(h->socket);
 	if (h->child) { /* whoever else waits for it is not us any more */
 		sd_event_source *buried = NULL;
@@ -663,19 +682,11 @@ int ec_worker_host_keep_device(EcWorkerHost *h, sd_bus_error *ret_error)
 	return h->device < 0 ? 0 : ec_worker_device_keep(h->device, ret_error);
 }
 
-static bool same_socket(const EcWorkerSocket *a, const EcWorkerSocket *b)
-{
-	return ec_address_equal(&a->local, &b->local) && a->port == b->port &&
-	       a->ifindex == b->ifindex && g_str_equal(a->device, b->device) &&
-	       a->mark == b->mark && a->ttl == b->ttl && a->tos == b->tos &&
-	       a->fragment == b->fragment;
-}
-
 static bool same_spec(const EcWorkerSpec *a, const EcWorkerSpec *b)
 {
-	return same_socket(&a->socket, &b->socket) && ec_address_equal(&a->remote, &b->remote) &&
-	       a->remote_port == b->remote_port && a->id == b->id && a->flags == b->flags &&
-	       a->path_mtu == b->path_mtu;
+	return ec_worker_socket_same(&a->socket, &b->socket) &&
+	       ec_address_equal(&a->remote, &b->remote) && a->remote_port == b->remote_port &&
+	       a->id == b->id && a->flags == b->flags && a->path_mtu == b->path_mtu;
 }
 
 static int send_spec(EcWorkerHost *h, const EcWorkerSpec *spec, sd_bus_error *ret_error)
@@ -686,7 +697,7 @@ static int send_spec(EcWorkerHost *h, const EcWorkerSpec *spec, sd_bus_error *re
 		.flags = spec->flags,
 		.path_mtu = spec->path_mtu };
 	/* The worker has it; or the one before it had. */
-	bool has = h->sent && same_socket(&h->spec.socket, &spec->socket);
+	bool has = h->sent && ec_worker_socket_same(&h->spec.socket, &spec->socket);
 	bool had = !has && h->socket >= 0 && same_spec(&h->spec, spec);
 	int fd = had ? h->socket : -1;
 	int r = has || had ? 0 : ec_worker_socket_open(&spec->socket, &fd, ret_error);
@@ -695,6 +706,7 @@ static int send_spec(EcWorkerHost *h, const EcWorkerSpec *spec, sd_bus_error *re
 		return r;
 	(void)ec_worker_sockaddr(&spec->remote, spec->remote_port, spec->socket.ifindex, &m.remote);
 	r = ec_worker_send(h->control, &m, sizeof(m), &fd, fd >= 0 ? 1 : 0);
+	unwatch(h);
 	if (fd >= 0 && !had) {
 		(void)drop_fd(h->socket);
 		h->socket = fd;
@@ -707,7 +719,7 @@ static int send_spec(EcWorkerHost *h, const EcWorkerSpec *spec, sd_bus_error *re
 	h->spec = *spec;
 	h->sent = true;
 	h->error = 0;
-	save_spec(h);
+	save_note(h);
 	expect_answer(h);
 	return 0;
 }
@@ -778,6 +790,6 @@ void ec_worker_sweep(const char *directory, bool (*is_wanted)(const char *name, 
 		if (fd >= 0)
 			(void)ec_worker_send(fd, &stop, sizeof(stop), NULL, 0);
 		(void)drop_fd(fd);
-		forget_paths(directory, name);
+		ec_worker_note_forget(directory, name);
 	}
 }

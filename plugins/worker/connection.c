@@ -375,6 +375,8 @@ static void handle(EcWorker *w, const Request *q, size_t size, Fds *f)
 		configure(w, &q->configure, f);
 	else if (size >= sizeof(q->type) && q->type == EC_WORKER_STOP && f->n == 0)
 		stop(w);
+	else if (size == sizeof(q->type) && q->type == EC_WORKER_ASK && f->n == 0)
+		ec_connection_event(w, EC_WORKER_HERE, 0, "%s", "");
 	else
 		done(w, 0, -EBADMSG, "no request that is known");
 }

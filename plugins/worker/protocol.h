@@ -17,6 +17,7 @@
  *                                        <- DONE   the answer to either, with its serial
  *                                        <- EVENT  whenever something happens
  *     INJECT                             ->        a frame to be sent as if the device gave it
+ *     ASK                                ->        does it hang? Answered by EVENT, HERE
  *     STOP                               ->        the worker exits, the device stays
  *
  * The connection may end: the worker carries on and accepts the next one at the listener, a bound
@@ -48,6 +49,7 @@ typedef enum EcWorkerType {
 	EC_WORKER_DONE,
 	EC_WORKER_EVENT,
 	EC_WORKER_INJECT,
+	EC_WORKER_ASK, /* no more than its type */
 } EcWorkerType;
 
 typedef enum EcWorkerFormat {
@@ -125,6 +127,7 @@ typedef enum EcWorkerEventKind {
 	EC_WORKER_LACKS,    /* an offload that kernel or device do not have; text names it */
 	EC_WORKER_SOCKET,   /* the socket's device is gone (ENODEV): a new socket is needed */
 	EC_WORKER_DEVICE,   /* the device is gone; the worker exits */
+	EC_WORKER_HERE,     /* the answer to ASK */
 } EcWorkerEventKind;
 
 typedef struct EcWorkerEvent {

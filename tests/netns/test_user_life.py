@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import socket
+import time
 
 import pytest
 
@@ -198,22 +199,136 @@ def test_worker_that_keeps_dying_is_asked_for(alone):
     assert ping(alone.near, "192.168.9.2", 3)
 
 
-def test_worker_that_hangs(alone):
-    """Stopped, it carries nothing; a daemon that starts does not wait for it for ever."""
-    pid = worker_pid(alone.near)
+# One that hangs
+
+HUNG = 10       # s at most until the next one carries: it is watched, asked twice, killed
+
+
+@contextlib.contextmanager
+def stopped(pid):
+    """It goes on at the end, if it is still there."""
     os.kill(pid, signal.SIGSTOP)
     try:
-        alone.daemon.kill()
-        alone.daemon.start()
-        wait_until(lambda: alone.client.get("t1")["State"] != "up" or worker_pid(alone.near) != pid
-                   or "does not answer" in str(alone.client.get("t1")["StateReason"]),
-                   "it is noticed")
+        yield
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGCONT)
+
+
+def quieten(pair):
+    """What hosts send by themselves."""
+    for ns in (pair.near, pair.far):
+        ns.exec("sysctl", "-qw", "net.ipv6.conf.ec-t1.disable_ipv6=1")
+
+
+@pytest.mark.parametrize("way", [0, 1], ids=["sends", "receives"])
+def test_worker_that_hangs(alone, way):
+    """Packets wait, and it does nothing: it is killed, and the next one has all it had."""
+    before, pid = alone.fixture(), worker_pid(alone.near)
+    counted = alone.client.get("t1")["Statistics"]["tx-packets"]
+    quieten(alone)      # nothing goes the other way by itself
+    follow = Follow(alone.lab, alone)
+    ends = (alone.near, alone.far)[::-1 if way else 1]
+    flow = alone.lab.flow(ends[0], "ec-t1", ends[1], "ec-t1")
+    with stopped(pid):
+        begun = time.monotonic()
+        flow.start()
+        new = wait_until(lambda: (now := worker_pid(alone.near)) != pid and now, "another worker",
+                         HUNG)
+        took = time.monotonic() - begun
+        carried(flow)
+    print(f"replaced after {took:.1f} s")
+    told = follow.wait("t1", "worker-ended")["text"]
+    assert str(pid) in told and "did not answer" in told, told
+    assert worker_pids(alone.near) == [new] and alone.fixture() == before
+    got = alone.client.get("t1")
+    assert got["State"] == "up" and got["Statistics"]["tx-packets"] >= counted
+    flow.stop()
+
+
+def test_workers_that_keep_hanging(alone):
+    """They count like those that die."""
+    flow = alone.lab.flow(alone.near, "ec-t1", alone.far, "ec-t1").start()
+    for _ in range(4):
+        alone.kill_worker()
+    carried(flow)
+    with stopped(worker_pid(alone.near)):
+        told = alone.client.wait_state("t1", "failed", HUNG)
+        assert "did not answer" in told["StateReason"][1] and "5 times" in told["StateReason"][1]
+    assert not worker_pids(alone.near)
+
+
+def test_worker_hangs_and_its_daemon_dies(alone):
+    """The next daemon does not know it, but for what the one before has noted."""
+    before, pid = alone.fixture(), worker_pid(alone.near)
+    with stopped(pid):
+        alone.daemon.kill()
+        alone.daemon.start()
+        wait_until(lambda: worker_pid(alone.near) not in (pid, None), "another worker", 20)
+        assert pid not in worker_pids(alone.near), "it was killed"
     alone.client.wait_state("t1", "up", 20)
     wait_until(lambda: ping(alone.near, "192.168.9.2", check=False), "it carries")
-    wait_until(lambda: len(worker_pids(alone.near)) == 1, "one worker")
+    assert alone.fixture() == before and len(worker_pids(alone.near)) == 1
+
+
+def test_stopped_for_a_moment(alone):
+    """Nobody is killed for being slow, with or without something to do."""
+    pid = worker_pid(alone.near)
+    quieten(alone)
+    with stopped(pid):
+        stays(lambda: worker_pid(alone.near) == pid, 6, "nothing to do, and killed")
+    flow = alone.lab.flow(alone.near, "ec-t1", alone.far, "ec-t1").start()
+    for _ in range(3):
+        with stopped(pid):
+            stays(lambda: worker_pid(alone.near) == pid, 0.5, "killed at once")
+        carried(flow)
+    assert worker_pid(alone.near) == pid
+    assert flow.stop() == []
+
+
+def test_worker_with_a_path_that_is_slow(alone):
+    """It waits for its socket, and says so when asked."""
+    pid = worker_pid(alone.near)
+    alone.near.exec("tc", "qdisc", "add", "dev", "wire", "root", "tbf", "rate", "8kbit", "burst",
+                    "2k", "limit", "100m")
+    before = alone.client.get("t1")["Statistics"]["device-reads"]
+    sender = ethercord.frame_socket(alone.near, "ec-t1")
+    with contextlib.closing(sender):
+        def waits():
+            """The worker reads no more, though there is more to read."""
+            with contextlib.suppress(BlockingIOError):
+                for _ in range(200):
+                    sender.send(b"\xff" * 6 + b"\x02\0\0\0\0\1\x88\xb5" + bytes(1400),
+                                socket.MSG_DONTWAIT)
+            now = alone.client.get("t1")["Statistics"]["device-reads"]
+            done, waits.last = now == waits.last > before, now
+            return done
+        waits.last = -1
+        wait_until(waits, "the socket takes no more", 20, 0.2)
+        stays(lambda: worker_pid(alone.near) == pid, 7, "killed for waiting")
+    assert "hung" not in alone.daemon.text()
+
+
+def wakeups(pid):
+    """So often a process slept."""
+    with open(f"/proc/{pid}/status", encoding="ascii") as status:
+        return int(re.search(r"^voluntary_ctxt_switches:\s+(\d+)", status.read(), re.M).group(1))
+
+
+def test_watching_costs_nothing(alone):
+    """With nothing to do, neither daemon nor worker wakes."""
+    quieten(alone)
+    assert ping(alone.near, "192.168.9.2", 3)
+    pids = (alone.daemon.pid, worker_pid(alone.near))
+
+    def quiet():
+        before = [wakeups(p) for p in pids]
+        try:
+            stays(lambda: [wakeups(p) for p in pids] == before, 5, "", 0.25)
+        except AssertionError:
+            return False
+        return True
+    wait_until(quiet, "five seconds without a wake-up", 40)
 
 
 # Ends and changes

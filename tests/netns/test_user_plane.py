@@ -23,6 +23,7 @@ def pair(request, sites):
     sites.settings = settings
     sites.other.bus.client.add("t1", remote=NEAR, address="192.168.9.2/24", **settings)
     sites.client.add("t1", remote=FAR, address="192.168.9.1/24", **settings)
+    wait_until(lambda: worker_pid(sites.near) and worker_pid(sites.far), "the workers run")
     return sites
 
 
