@@ -196,6 +196,7 @@ static bool load_note(EcWorkerHost *h)
 /* Whether it hangs */
 
 static void give_up(EcWorkerHost *h);
+static void expect_answer(EcWorkerHost *h);
 
 static void on_ask(void *userdata)
 {
@@ -307,10 +308,12 @@ static void take_done(EcWorkerHost *h, EcWorkerDone *m)
 	if (h->phase != STARTING && h->phase != RUNNING)
 		return;
 	h->phase = RUNNING;
-	if (last)
+	if (last || begun)
 		h->timer = sd_event_source_disable_unref(h->timer);
 	if (last)
 		watch(h);
+	else if (begun)
+		expect_answer(h);           /* of CONFIGURE: it is not slow any more */
 	if (last && m->error == -EISCONN) { /* it takes a new socket to be less choosy */
 		h->socket = drop_fd(h->socket);
 		h->sent = false;

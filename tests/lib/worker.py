@@ -21,8 +21,8 @@ from ethercord import PATIENCE, wait_until
 PROGRAM = ethercord.BUILD / "plugins/worker/ethercord-worker"
 PROTOCOL = (ethercord.ROOT / "plugins/worker/protocol.h").read_text()
 
-START, CONFIGURE, STOP, HELLO, DONE, EVENT = range(1, 7)
-PEER, LACKS, SOCKET, DEVICE = range(1, 5)
+START, CONFIGURE, STOP, HELLO, DONE, EVENT, INJECT, ASK = range(1, 9)
+PEER, LACKS, SOCKET, DEVICE, HERE = range(1, 6)
 FORMATS = {"gretap-fou": 1, "vxlan": 2, "raw-udp": 3, "tun-udp": 4}
 PORTS = {"gretap-fou": 65201, "vxlan": 4789, "raw-udp": 1234, "tun-udp": 8000}
 HEADERS = {"gretap-fou": 4, "vxlan": 8, "raw-udp": 0, "tun-udp": 0}  # bytes; a key is 4 more

@@ -256,6 +256,28 @@ def test_killed_daemon(lab):
     assert near.connect()["id"] == 3
 
 
+def test_asked(lab):
+    """It answers at once, each time, also when it waits for its socket."""
+    pair = Pair(lab, "vxlan")
+    near = pair.near
+    for _ in range(3):
+        near.control.send(struct.pack("=I", worker.ASK))
+        assert near.control.event(worker.HERE)
+    near.namespace.exec("tc", "qdisc", "add", "dev", "wire", "root", "tbf", "rate", "8kbit",
+                        "burst", "2k", "limit", "100m")
+    source = lab.keep(Source(near.namespace))
+    sock = near.new_socket("10.9.0.1", device="wire")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 100000)
+    near.configure("10.9.0.2", path_mtu=1500, sock=sock)
+    before = near.statistics["device_reads"]
+    for number in range(400):
+        source.send(frame(number, 1400))
+    assert near.statistics["device_reads"] - before < 400
+    near.control.send(struct.pack("=I", worker.ASK))
+    assert near.control.event(worker.HERE)
+    assert near.statistics["device_reads"] - before < 400
+
+
 def test_daemon_that_does_not_read(lab):
     """Is left: the worker does not wait for it. Then it may come again."""
     pair = Pair(lab, "vxlan")

@@ -4,9 +4,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <glib/gstdio.h>
+#include <linux/if_packet.h>
 #include <net/if.h>
 #include <sched.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -517,6 +519,71 @@ static void test_silent(void)
 	/* START was answered, CONFIGURE is not. */
 	pump_until(b, ec_worker_host_settle(b->host, IFNAME, &b->spec, &error) < 0);
 	unit_assert_error(-1, &error, "Kernel", "the worker does not answer");
+	/* Nor the next one: it hangs. Who is no child is told to stop, and there is another one. */
+	pump_until(b, settle(b) >= 0 && b->told > 0);
+	g_assert_cmpstr(b->kind, ==, "worker-ended");
+	g_assert_nonnull(strstr(b->sentence, "did not answer"));
+	int fds[EC_WORKER_FDS];
+	Message m;
+	do {
+		g_assert_cmpint(ec_worker_receive(fd, &m, sizeof(m), fds), >, 0);
+		close_fds(fds);
+	} while (m.type == EC_WORKER_CONFIGURE);
+	g_assert_cmpuint(m.type, ==, EC_WORKER_STOP);
+	hear_only(b, fd, 0);
+	(void)close(fd);
+	fd = play_start(b, EC_WORKER_VXLAN);
+	say_done(fd, hear_configure(b, fd, true), 0, "");
+	pump_until(b, settle(b) == 0);
+	(void)close(fd);
+}
+
+/* A frame comes out of the device: up, with nobody to take it. */
+static void give_frame(void)
+{
+	struct ifreq request = { .ifr_name = IFNAME };
+	struct sockaddr_ll to = { .sll_family = AF_PACKET };
+	const uint8_t frame[60] = { 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 1, 0x88,
+		0xb5 };
+	int fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0);
+
+	g_assert_cmpint(fd, >=, 0);
+	request.ifr_flags = IFF_UP;
+	g_assert_cmpint(ioctl(fd, SIOCSIFFLAGS, &request), ==, 0);
+	to.sll_ifindex = (int)if_nametoindex(IFNAME);
+	g_assert_cmpint(sendto(fd, frame, sizeof(frame), 0, (struct sockaddr *)&to, sizeof(to)), ==,
+			sizeof(frame));
+	(void)close(fd);
+}
+
+/* The device has something for the worker, who does not take it. */
+static void test_hangs(void)
+{
+	const EcWorkerEvent here = { .type = EC_WORKER_EVENT, .kind = EC_WORKER_HERE };
+	g_autoptr(Bench) b = bench_new();
+
+	open_host(b, EC_WORKER_VXLAN);
+	g_assert_cmpint(settle(b), ==, 0);
+	int fd = play_start(b, EC_WORKER_VXLAN);
+	say_done(fd, hear_configure(b, fd, true), 0, "");
+	give_frame();
+	/* One that answers may have reasons. */
+	for (unsigned i = 0; i < 2; i++) {
+		hear_only(b, fd, EC_WORKER_ASK);
+		say(fd, &here, sizeof(here));
+	}
+	hear_only(b, fd, EC_WORKER_ASK);
+	hear_only(b, fd, EC_WORKER_ASK);
+	g_assert_cmpuint(b->told, ==, 0);
+	hear_only(b, fd, EC_WORKER_STOP);
+	hear_only(b, fd, 0);
+	g_assert_cmpuint(b->told, ==, 1);
+	g_assert_nonnull(strstr(b->sentence, "hung"));
+	(void)close(fd);
+	g_assert_cmpint(settle(b), ==, 0);
+	fd = play_start(b, EC_WORKER_VXLAN);
+	say_done(fd, hear_configure(b, fd, true), 0, "");
+	pump_until(b, settle(b) == 0);
 	(void)close(fd);
 }
 
@@ -698,7 +765,7 @@ int main(int argc, char *argv[])
 		void (*run)(void);
 	} tests[] = { { "adopt", test_adopt }, { "next-daemon", test_next_daemon },
 		{ "unfit", test_unfit }, { "restarts", test_restarts },
-		{ "nonsense", test_nonsense }, { "silent", test_silent },
+		{ "nonsense", test_nonsense }, { "silent", test_silent }, { "hangs", test_hangs },
 		{ "refused", test_refused }, { "peer", test_peer },
 		{ "new-socket", test_new_socket }, { "device-gone", test_device_gone },
 		{ "format", test_format }, { "end", test_end }, { "sweep", test_sweep } };
