@@ -84,8 +84,7 @@ struct EcWorkerHost {
 	EcWorkerWatch *watch; /* while it runs */
 	unsigned silences;    /* in a row */
 	bool hung;            /* it is the cause of its end */
-
-	EcWorkerSpec spec; /* sent last */
+	EcWorkerSpec spec;    /* sent last */
 	bool sent;
 	uint32_t serial;
 	int error; /* of the last answer, or of what was tried here */
@@ -196,6 +195,7 @@ static bool load_note(EcWorkerHost *h)
 /* Whether it hangs */
 
 static void give_up(EcWorkerHost *h);
+static void stop(EcWorkerHost *h);
 static void expect_answer(EcWorkerHost *h);
 
 static void on_ask(void *userdata)
@@ -323,6 +323,8 @@ static void take_done(EcWorkerHost *h, EcWorkerDone *m)
 		g_strlcpy(h->text, m->text, sizeof(h->text));
 		retry_later(h, RETRY_USEC);
 	}
+	if (m->error && begun) /* as for a device that was deleted: it has nothing */
+		stop(h);
 	h->ops->changed(h->userdata);
 }
 

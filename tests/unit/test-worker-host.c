@@ -538,6 +538,30 @@ static void test_silent(void)
 	(void)close(fd);
 }
 
+/* It cannot begin, as with a device that was deleted: another one gets another device. */
+static void test_start_refused(void)
+{
+	g_autoptr(Bench) b = bench_new();
+	int fds[EC_WORKER_FDS];
+	Message m;
+
+	open_host(b, EC_WORKER_VXLAN);
+	g_assert_cmpint(settle(b), ==, 0);
+	int fd = meet(b, b->starter);
+	hear(b, fd, EC_WORKER_START, &m, fds);
+	close_fds(fds);
+	hear_only(b, fd, EC_WORKER_CONFIGURE);
+	say_done(fd, m.start.serial, -EBADFD, "no device");
+	hear_only(b, fd, EC_WORKER_STOP);
+	hear_only(b, fd, 0);
+	(void)close(fd);
+	g_assert_cmpint(settle(b), ==, 0);
+	fd = play_start(b, EC_WORKER_VXLAN);
+	say_done(fd, hear_configure(b, fd, true), 0, "");
+	pump_until(b, settle(b) == 0);
+	(void)close(fd);
+}
+
 /* A frame comes out of the device: up, with nobody to take it. */
 static void give_frame(void)
 {
@@ -766,9 +790,10 @@ int main(int argc, char *argv[])
 	} tests[] = { { "adopt", test_adopt }, { "next-daemon", test_next_daemon },
 		{ "unfit", test_unfit }, { "restarts", test_restarts },
 		{ "nonsense", test_nonsense }, { "silent", test_silent }, { "hangs", test_hangs },
-		{ "refused", test_refused }, { "peer", test_peer },
-		{ "new-socket", test_new_socket }, { "device-gone", test_device_gone },
-		{ "format", test_format }, { "end", test_end }, { "sweep", test_sweep } };
+		{ "start-refused", test_start_refused }, { "refused", test_refused },
+		{ "peer", test_peer }, { "new-socket", test_new_socket },
+		{ "device-gone", test_device_gone }, { "format", test_format }, { "end", test_end },
+		{ "sweep", test_sweep } };
 
 	g_test_init(&argc, &argv, NULL);
 	/* Devices are made, which takes rights, and a place of their own. */
