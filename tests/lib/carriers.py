@@ -75,6 +75,7 @@ class Carrier:
     programs = ()
     standing = False  # a process stands by
     fits = True  # frames cross the path whole
+    only = ()  # metrics; none: all of the stage
     device = DEVICE
     addresses = INNER
 
