@@ -21,6 +21,10 @@
  * which quotes the packet and leaves by whatever route there is: errors to the peer are fenced,
  * too.
  *
+ * Whose peer may be anybody in the VPN has a flow of its own: all that leaves from its port. A peer
+ * that it has learned is not put into the sets, or somebody unknown could have other programs'
+ * packets fenced: those to a name server, say.
+ *
  * In: what GRE and IPIP are by is the peer's address. A FOU port is all ours whoever sends, and so
  * is an identifier on a VXLAN port: the kernel looks no further. A FOU interface also takes plain
  * GRE from its peer. The judgement is made in the hook `input`: what this host forwards is not
@@ -52,17 +56,21 @@ enum {
 	DEVICE = 16,
 	IN = 32,
 	COUNT = 64,
-	ANY = 128
+	ANY = 128,
+	FROM = 256 /* the port is the sender's */
 };
 
 enum {
 	SET_OUT_PORT,
 	SET_IN_PORT,
 	SET_VNI_PORT,
+	SET_FROM_PORT,
+	SET_IN_ANY,
 	SET_OUT,
 	SET_OUT_UDP = SET_OUT + 3,
 	SET_OUT_VNI = SET_OUT_UDP + 3,
-	SET_IN = SET_OUT_VNI + 3,
+	SET_OUT_FROM = SET_OUT_VNI + 3,
+	SET_IN = SET_OUT_FROM + 3,
 	SET_IN_UDP = SET_IN + 3,
 	SET_IN_VNI = SET_IN_UDP + 3,
 	SETS = SET_IN_VNI + 3
@@ -80,6 +88,11 @@ static const struct {
 	[SET_OUT_PORT] = { "out-port", PORT | ANY },
 	[SET_IN_PORT] = { "in-port", PORT | ANY },
 	[SET_VNI_PORT] = { "vni-port", PORT | ANY },
+	[SET_FROM_PORT] = { "from-port", PORT | FROM | ANY },
+	[SET_IN_ANY] = { "in#-any", IN | PORT | DEVICE },
+	[SET_OUT_FROM] = { "out#-from", PORT | FROM | COUNT },
+	[SET_OUT_FROM + THROUGH] = { "out#-from-through", PORT | FROM | DEVICE },
+	[SET_OUT_FROM + IPSEC] = { "out#-from-ipsec", PORT | FROM },
 	[SET_OUT] = { "out#", ADDRESS | PROTOCOL | COUNT },
 	[SET_OUT + THROUGH] = { "out#-through", ADDRESS | PROTOCOL | DEVICE },
 	[SET_OUT + IPSEC] = { "out#-ipsec", ADDRESS | PROTOCOL },
@@ -118,6 +131,11 @@ static const char family_chains[] =
 		"rt ipsec exists $ daddr . udp dport . @th,96,24 @out#-vni-ipsec return\n"
 		"$ daddr . udp dport . @th,96,24 @out#-vni counter drop\n"
 		"}\n"
+		"chain out#-from {\n"
+		"udp sport . oifname @out#-from-through return\n"
+		"rt ipsec exists udp sport @out#-from-ipsec return\n"
+		"udp sport @out#-from counter drop\n"
+		"}\n"
 		"chain fragment# {\n"
 		"$ saddr . meta l4proto . iifname @in#-through return\n"
 		"$ saddr . meta l4proto @in#-ipsec return\n"
@@ -129,6 +147,7 @@ static const char family_chains[] =
 		"$ saddr . meta l4proto @in# counter drop\n"
 		"}\n"
 		"chain in#-udp {\n"
+		"udp dport . iifname @in#-any return\n"
 		"$ saddr . udp dport . iifname @in#-udp-through return\n"
 		"meta ipsec exists $ saddr . udp dport @in#-udp-ipsec return\n"
 		"udp dport @in#-udp counter drop\n"
@@ -144,6 +163,7 @@ static const char runt_chain[] = "chain in6-runt {\n"
 				 "}\n";
 
 static const char base_chains[] = "chain out-port {\n"
+				  "udp sport @from-port meta nfproto vmap { UDPFROM }\n"
 				  "udp dport != @out-port return\n"
 				  "meta nfproto vmap { UDPOUT }\n"
 				  "}\n"
@@ -232,6 +252,11 @@ static void render(const EcGuardSpec *spec, GArray *items)
 		add(items, SET_VNI_PORT, &spec->remote, 0, spec->local_port, spec);
 	add_pair(items, spec->has_vni ? SET_OUT_VNI : SET_OUT_UDP, 0, spec->remote_port, spec);
 	add_pair(items, spec->has_vni ? SET_IN_VNI : SET_IN_UDP, 0, spec->local_port, spec);
+	if (!spec->anybody)
+		return;
+	add(items, SET_FROM_PORT, &spec->remote, 0, spec->local_port, spec);
+	add_pair(items, SET_OUT_FROM, 0, spec->local_port, spec);
+	add(items, SET_IN_ANY, &spec->remote, 0, spec->local_port, spec);
 }
 
 /* Text */
@@ -291,7 +316,8 @@ static void put_set(GString *text, size_t set, char number)
 	if (key & PROTOCOL)
 		g_string_append_printf(type, "%smeta l4proto", dot(type, 0));
 	if (key & PORT)
-		g_string_append_printf(type, "%sudp dport", dot(type, 0));
+		g_string_append_printf(
+				type, "%sudp %s", dot(type, 0), key & FROM ? "sport" : "dport");
 	if (key & VNI)
 		g_string_append_printf(type, "%s@th,96,24", dot(type, 0));
 	if (key & DEVICE)
@@ -386,6 +412,7 @@ char *ec_guard_nft_table(const char *table, GHashTable *items)
 		g_string_append(text, runt_chain);
 	}
 	replace(chains, "UDPOUT", "ipv4 : goto out4-udp, ", "ipv6 : goto out6-udp", families);
+	replace(chains, "UDPFROM", "ipv4 : jump out4-from, ", "ipv6 : jump out6-from", families);
 	replace(chains, "UDPIN", "ipv4 : jump in4-udp, ", "ipv6 : jump in6-udp", families);
 	replace(chains, "RUNT", "", "exthdr frag exists goto in6-runt\n", families);
 	replace(chains, "ALLOUT",

@@ -43,6 +43,8 @@ int ec_guard_spec_check(const EcGuardSpec *s, sd_bus_error *ret_error)
 		return wrong(ret_error, udp ? "no port" : "a network identifier without a port");
 	if (udp && s->lookup_protocol != IPPROTO_UDP && s->lookup_protocol != IPPROTO_GRE)
 		return wrong(ret_error, "that protocol inside UDP");
+	if (s->anybody && (!udp || s->has_vni || s->fence != EC_FENCE_INTERFACE))
+		return wrong(ret_error, "just anybody as the peer");
 	if (!udp && s->lookup_protocol != s->protocol)
 		return wrong(ret_error, "two protocols");
 	if (s->second_protocol && (udp || (s->second_protocol != IPPROTO_IPV6 &&
@@ -75,6 +77,7 @@ char *ec_guard_spec_to_data(const EcGuardSpec *s)
 	g_key_file_set_integer(file, GROUP, "remote-port", s->remote_port);
 	if (s->has_vni)
 		g_key_file_set_integer(file, GROUP, "vni", (int)s->vni);
+	g_key_file_set_boolean(file, GROUP, "anybody", s->anybody);
 	g_key_file_set_boolean(file, GROUP, "protect", s->protect);
 	g_key_file_set_string(file, GROUP, "vpn", s->vpn);
 	return g_key_file_to_data(file, NULL, NULL);
@@ -147,6 +150,7 @@ int ec_guard_spec_from_data(const char *data, EcGuardSpec *ret, sd_bus_error *re
 	s.local_port = (uint16_t)local;
 	s.remote_port = (uint16_t)remote;
 	s.ipsec_within = g_key_file_get_boolean(file, GROUP, "ipsec-within", NULL);
+	s.anybody = g_key_file_get_boolean(file, GROUP, "anybody", NULL);
 	s.protect = g_key_file_get_boolean(file, GROUP, "protect", NULL);
 	int r = ec_guard_spec_check(&s, ret_error);
 	if (r >= 0)

@@ -43,6 +43,8 @@ typedef struct EcGuardSpec {
 	uint16_t remote_port;     /* UDP port of the peer; 0 without UDP */
 	bool has_vni;             /* several tunnels share the port and are told apart by this: */
 	uint32_t vni;             /* VXLAN network identifier, 24 bits */
+	bool anybody;             /* EC_FENCE_INTERFACE and UDP: the peer is whoever comes through
+				     the device: ours is what has local_port, to and from anywhere */
 	bool protect;             /* the fence is a VPN, not just a device that was asked for */
 	char vpn[96];             /* of the VPN, for sentences: "OpenVPN on tun0" */
 } EcGuardSpec;

@@ -248,11 +248,19 @@ int ec_path_fence(EcTunnel *t, const EcEncap *encap, const EcWire *wire, sd_bus_
 		.protect = path->protect,
 	};
 
-	/* Where anybody may be the peer, the socket's device alone can tell: a fence knows one. */
+	/* Where anybody may be the peer and there is no VPN, the socket's device alone can tell. */
 	bool anybody = t->settings->roam && !path->protect;
 	if (path->fence == EC_FENCE_NONE || anybody || ec_tunnel_awaits_client(t)) {
 		ec_path_unfence(t);
 		return 0;
+	}
+	if (t->settings->roam && path->fence == EC_FENCE_INTERFACE) {
+		EcWire plain;
+
+		ec_encap_wire(encap, t->settings, &plain);
+		spec.remote = t->remote;
+		spec.remote_port = plain.remote_data_port;
+		spec.anybody = true;
 	}
 	if (path->fence == EC_FENCE_INTERFACE)
 		g_strlcpy(spec.device, path->device, sizeof(spec.device));

@@ -178,7 +178,7 @@ static int make_plan(const EcTunnel *t, const EcEncap *encap, const EcLink *brid
 		return r;
 	ec_encap_wire(encap, s, &p.wire);
 	p.wire.local = t->path.local;
-	p.wire.remote = t->remote;
+	p.wire.remote = *ec_tunnel_data_remote(t);
 	if (t->remote_port)
 		p.wire.remote_data_port = t->remote_port;
 	bool bind = t->path.fence == EC_FENCE_INTERFACE && (encap->flags & EC_ENCAP_BINDS);

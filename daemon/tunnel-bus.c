@@ -129,7 +129,7 @@ TEXT_GETTER(encapsulation, t->encap ? t->encap->name : NULL)
 TEXT_GETTER(data_plane, t->encap ? ec_encap_plane(t->encap) : NULL)
 TEXT_GETTER(local, ec_address_to_string(&t->path.local, (char[INET6_ADDRSTRLEN]){ 0 }))
 TEXT_GETTER(remote, ec_tunnel_awaits_client(t) ? ""
-					       : ec_address_to_string(&t->remote,
+					       : ec_address_to_string(ec_tunnel_data_remote(t),
 								 (char[INET6_ADDRSTRLEN]){ 0 }))
 TEXT_GETTER(fidelity, ec_settings_word("fidelity", t->settings->fidelity))
 TEXT_GETTER(role, t->listener                                 ? "accept"

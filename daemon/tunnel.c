@@ -156,7 +156,7 @@ static void forget_remote(EcTunnel *t)
 	t->resolve = ec_resolve_free(t->resolve);
 	t->retry = sd_event_source_disable_unref(t->retry);
 	t->attempts = 0;
-	t->remote = (EcAddress){ 0 };
+	t->remote = t->roamed = (EcAddress){ 0 };
 	t->remote_port = 0;
 	t->n_remotes = 0;
 	g_clear_pointer(&t->remotes, g_free);
@@ -452,18 +452,27 @@ bool ec_tunnel_awaits_client(const EcTunnel *t)
 	return t->settings->roam && t->n_remotes == 0 && !t->settings->remote;
 }
 
+const EcAddress *ec_tunnel_data_remote(const EcTunnel *t)
+{
+	return t->roamed.family != AF_UNSPEC ? &t->roamed : &t->remote;
+}
+
 void ec_tunnel_follow(EcTunnel *t, const EcAddress *remote, uint16_t port)
 {
 	char text[INET6_ADDRSTRLEN];
 	g_autofree char *number = g_strdup_printf("%u", port);
 
-	if (t->remote_port == port && ec_address_equal(&t->remote, remote))
+	if (t->remote_port == port && ec_address_equal(ec_tunnel_data_remote(t), remote))
 		return;
-	g_free(t->remotes);
-	t->remotes = g_memdup2(remote, sizeof(*remote));
-	t->n_remotes = 1;
-	t->turn = 0;
-	t->remote = *remote;
+	if (t->path.protect && t->settings->remote) {
+		t->roamed = *remote;
+	} else {
+		g_free(t->remotes);
+		t->remotes = g_memdup2(remote, sizeof(*remote));
+		t->n_remotes = 1;
+		t->turn = 0;
+		t->remote = *remote;
+	}
 	t->remote_port = port;
 	ec_address_to_string(remote, text);
 	ec_log_tunnel(LOG_NOTICE, t,

@@ -84,8 +84,11 @@ typedef struct EcTunnel {
 
 	EcAddress *remotes; /* of the setting, names resolved, in order; NULL until then */
 	size_t n_remotes;
-	size_t turn;          /* of the remotes, the one to try first; 0 unless that peer failed */
-	EcAddress remote;     /* the one in use; AF_UNSPEC until there is one */
+	size_t turn;      /* of the remotes, the one to try first; 0 unless that peer failed */
+	EcAddress remote; /* the one in use; AF_UNSPEC until there is one */
+	/* With roam=yes and a VPN, which the way to remote tells: where the peer's data came from
+	 * last; AF_UNSPEC: nobody else has come. */
+	EcAddress roamed;
 	uint16_t remote_port; /* with roam=yes: where the peer's data came from last; 0: not known
 			       */
 	EcResolve *resolve;
@@ -138,6 +141,8 @@ void ec_tunnel_resolve_again(EcTunnel *t);
 void ec_tunnel_move(EcTunnel *t, const EcAddress *remote);
 /* The same for roam=yes, where nobody proves anything: data came from there. */
 void ec_tunnel_follow(EcTunnel *t, const EcAddress *remote, uint16_t port);
+/* Where data goes to. */
+const EcAddress *ec_tunnel_data_remote(const EcTunnel *t);
 /* Whether it has no remote and waits for whoever comes (roam=yes). */
 bool ec_tunnel_awaits_client(const EcTunnel *t);
 /* Tells the bus of something that happened: kind, then pairs of key and text, then NULL. */

@@ -2,7 +2,9 @@
 """The user data plane over an underlay that goes, comes, and is another one: frames cross again,
 and meanwhile none leaves in clear, in any format."""
 
+import contextlib
 import os
+import re
 import socket
 import time
 
@@ -11,9 +13,9 @@ import pytest
 import layers
 from ethercord import ETHERTYPE, FAR, NEAR, Sites, frame_socket, stays, wait_until, wire
 from leaks import Control
-from traffic import MARK, PLAIN, Judge, Stream, Traffic, parse_frame
-from vpn import OpenVpn, PlainTun, PlainTun6, Topology
-from workers import KINDS, PORTS, IpFlow, sockets, spec, worker_pid, worker_pids
+from traffic import MARK, PLAIN, Judge, Stream, Traffic, ip_packet, parse_frame, udp
+from vpn import PHYSICAL, OpenVpn, PlainTun, PlainTun6, Topology, sysctl
+from workers import KINDS, PORTS, IpFlow, Stock, Tap, sockets, spec, worker_pid, worker_pids
 
 RETURN = 2      # s until frames cross again once the underlay does
 NAMES = {"gretap-fou": "f", "vxlan": "v", "raw-udp": "r", "tun-udp": "t"}
@@ -253,3 +255,114 @@ def test_socket_holds_alone(lab):
     guarded.daemons["near"].start()
     guarded.settle(30)
     guarded.judge.acquit("no guard")
+
+
+# Whoever comes through the VPN
+
+class Roaming:
+    """near has the worker, roam=yes; what is at the VPN's far end has no ethercord."""
+
+    def __init__(self, lab, vpn_class, kind):
+        self.lab, self.kind = lab, kind
+        self.vpn = vpn_class(Topology(lab))
+        self.near, self.far = self.vpn.topology.near, self.vpn.topology.far
+        self.vpn.up().wait_up()
+        self.daemon = lab.daemon(self.near, "near")
+        self.client = self.daemon.bus.client
+        self.client.add("t1", remote=self.vpn.far, roam=True, underlay=self.vpn.underlay,
+                        **spec(kind))
+        self.client.wait_state("t1", "up", 20)
+        wait_until(lambda: worker_pid(self.near), "the worker runs")
+        self.tap, self.port = self.new_tap(), PORTS[kind]
+
+    def new_tap(self):
+        return self.lab.keep(Tap(self.near, "ec-t1", self.kind != "tun-udp"))
+
+    def comes(self, namespace, address, number, port=4321):
+        """A peer of that address whose frame comes in; it is known then."""
+        peer = self.lab.keep(Stock(namespace, address, port, (self.vpn.near, self.port)))
+        made = self.tap.make(number)
+        wait_until(lambda: peer.send(made) or made in self.tap.take(), f"{address} is heard")
+        wait_until(lambda: self.client.get("t1")["Remote"] == address, f"Remote is {address}")
+        return peer
+
+    def past(self, source, destination, data):
+        """A datagram to the tunnel's port that does not come through the VPN."""
+        router = self.vpn.topology.router
+        router.ip("route", "replace", f"{self.vpn.near}/32", "via", PHYSICAL["near"])
+        with router.entered():
+            s = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+        with s:
+            s.sendto(ip_packet(source, destination, *udp(self.port, data, 4444)), (destination, 0))
+
+    def kept_out(self):
+        """Packets that the guard dropped on their way in."""
+        held = self.near.exec("nft", "list", "set", *layers.TABLE[1:], "in4-udp").stdout
+        return int(re.search(rf"{self.port} counter packets (\d+)", held).group(1))
+
+    def goes(self, peer, number):
+        made = self.tap.make(number)
+        wait_until(lambda: self.tap.send(made) or made in peer.payloads(), "it is sent to")
+
+
+@pytest.mark.parametrize("kind", ["raw-udp", "tun-udp"])
+def test_roams_within_the_vpn(lab, kind):
+    """Any address that comes through the VPN is admitted, and answered through it alone. Nobody
+    else is, and what an unknown peer is called does not have other packets fenced."""
+    r = Roaming(lab, OpenVpn, kind)
+    got = r.client.get("t1")
+    assert got["Protected"] and got["StateReason"][0] == "Unauthenticated"
+    first = r.comes(r.far, r.vpn.far, 1)
+    r.goes(first, 2)
+    second = r.comes(r.far, r.vpn.other, 3, port=4444)
+    r.goes(second, 4)
+    assert r.client.get("t1")["Protected"]
+    plain = lab.capture(r.far, "net0")
+    sysctl(r.near, ipv4__conf__all__rp_filter=0, ipv4__conf__net0__rp_filter=0)
+    # Past the VPN, as a peer that is known and as one that is not, nobody comes in.
+    for address in (r.vpn.far, r.vpn.other, "10.7.9.77"):
+        for number in range(20):
+            r.past(address, r.vpn.near, r.tap.make(1000 + number))
+            r.past(address, PHYSICAL["near"], r.tap.make(1000 + number))
+    wait_until(lambda: r.kept_out() >= 120, "the guard meets them all")
+    r.goes(second, 5)
+    assert not {r.tap.make(1000 + n) for n in range(20)} & set(r.tap.take())
+    assert r.client.get("t1")["Remote"] == r.vpn.other
+    # What has our port leaves by nothing but the VPN, whoever sends it.
+    with r.near.entered():
+        s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        s.bind((PHYSICAL["near"], r.port))
+        for _ in range(10):
+            with contextlib.suppress(PermissionError):
+                s.sendto(b"ours" * 20, (PHYSICAL["far"], 4444))
+    # Another program's packets to the peer's port, though, are its own affair.
+    with r.near.entered():
+        s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with s:
+        s.sendto(b"others" * 20, (PHYSICAL["far"], 4444))
+    wait_until(lambda: any(b"others" * 20 in f for f in plain.take()), "that leaves")
+    assert not any(b"ours" * 20 in f for f in plain.take())
+    # The VPN goes: nothing of the tunnel's is seen, and it is known again when it is back.
+    plain.clear()
+    happening = r.vpn.event("link down")
+    next(happening)
+    for number in range(50):
+        with contextlib.suppress(OSError):
+            r.tap.send(r.tap.make(2000 + number))
+    stays(lambda: not any(r.tap.make(2000 + n) in f for f in plain.take() for n in (0, 20, 49)),
+          0.5, "in clear")
+    next(happening, None)
+    wait_until(r.vpn.answers, "the VPN is back", 40)
+    r.client.wait_state("t1", "up", 20)
+    r.tap = r.new_tap()     # the kernel tells the old one that its device was down
+    r.goes(second, 6)
+    # The next daemon finds it so.
+    r.daemon.kill()
+    r.goes(second, 7)
+    r.daemon.start()
+    r.client.wait_state("t1", "up", 20)
+    wait_until(lambda: r.client.get("t1")["Remote"] == r.vpn.other, "it is still known")
+    r.goes(second, 8)
+    r.goes(r.comes(r.far, r.vpn.far, 9, port=4555), 10)

@@ -113,6 +113,32 @@ static void test_nft(void)
 	}
 }
 
+/* The peer is whoever comes through the device. */
+static void test_anybody(void)
+{
+	g_auto(sd_bus_error) error = SD_BUS_ERROR_NULL;
+	static const Kind raw = { "raw", 17, 17, 5555, 5556, false };
+	EcGuardSpec spec = new_spec(&raw, false, EC_FENCE_INTERFACE), back;
+
+	spec.anybody = true;
+	g_autofree char *text = elements(&spec);
+	g_assert_cmpstr(text, ==,
+			E "out-port { 5556 }\n" E "in-port { 5555 }\n" E "from-port { 5555 }\n" E
+			  "in4-any { 5555 . \"tun0\" }\n" E "out4 { 10.0.0.2 . 1 }\n" E
+			  "out4-through { 10.0.0.2 . 1 . \"tun0\" }\n" E
+			  "out4-udp { 10.0.0.2 . 5556 }\n" E
+			  "out4-udp-through { 10.0.0.2 . 5556 . \"tun0\" }\n" E
+			  "out4-from { 5555 }\n" E "out4-from-through { 5555 . \"tun0\" }\n" E
+			  "in4-udp { 5555 }\n" E
+			  "in4-udp-through { 10.0.0.2 . 5555 . \"tun0\" }\n");
+	g_autofree char *data = ec_guard_spec_to_data(&spec);
+	g_assert_cmpint(ec_guard_spec_from_data(data, &back, &error), ==, 0);
+	g_assert_true(back.anybody);
+	/* Under a policy alone nothing tells where a packet came in: not with that. */
+	spec.fence = EC_FENCE_IPSEC;
+	g_assert_cmpint(ec_guard_spec_check(&spec, &error), ==, -EINVAL);
+}
+
 /* Whatever is in an element has its set and rules in the table. */
 /* Out of an IPsec interface a packet comes again, with another device and under a policy. */
 static void test_ipsec_within(void)
@@ -420,6 +446,7 @@ int main(int argc, char *argv[])
 	g_test_add_func("/guard/nft", test_nft);
 	g_test_add_func("/guard/ipsec-within", test_ipsec_within);
 	g_test_add_func("/guard/nft-table", test_nft_table);
+	g_test_add_func("/guard/anybody", test_anybody);
 	g_test_add_func("/guard/route", test_route);
 	g_test_add_func("/guard/xfrm", test_xfrm);
 	g_test_add_func("/guard/second-protocol", test_second_protocol);
