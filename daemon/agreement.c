@@ -41,7 +41,7 @@ static bool is_refused(const EcAgreementSide *own, const EcEncap *encap)
 
 static bool is_user(const EcControlEncap *e)
 {
-	return g_str_equal(e->plane, "user");
+	return e && g_str_equal(e->plane, "user");
 }
 
 /* The peer's first of that name: what it takes, but for pieces. */

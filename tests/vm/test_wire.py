@@ -502,3 +502,30 @@ def test_attach_refuses_wifi(tmp_path):
         first.ip("link", "del", "here")
         first.ip("link", "del", "lan0", check=False)
         wire.run("ip", "netns", "del", "first")
+
+
+OFFLOADS = ("tx", "tso", "gso", "gro")
+
+
+@pytest.mark.parametrize("off", [(), ("near",), ("far",), ("near", "far")], ids="-".join)
+def test_user_with_kernel(world, off):
+    """Our own process and the kernel's gretap over FOU, each with its offloads or without: TCP both
+    ways, tagged frames, and those of full size."""
+    tunnel = world.add("t", address=["10.99.0.2/24"], **ETHERNET["gretap-fou-user"][0])
+    world.far_fou()
+    world.far_link(*ETHERNET["gretap-fou-user"][1])
+    world.near.wait_ping("10.99.0.1")
+    for site, label, device in ((world.near, "near", tunnel.interface()), (world.far, "far", "t0")):
+        if label in off:
+            site.run("ethtool", "-K", device, *(w for name in OFFLOADS for w in (name, "off")))
+        end = 2 if label == "near" else 1
+        site.ip("link", "add", "link", device, "name", "v42", "type", "vlan", "id", "42")
+        site.ip("address", "add", f"10.98.0.{end}/24", "dev", "v42")
+        site.ip("link", "set", "v42", "up")
+    for way in ((), ("-R",)):
+        assert throughput(world, "2M", *way) > 0, way
+    mtu = int(tunnel.get("Mtu"))
+    world.near.wait_ping("10.98.0.1")
+    for address, room in (("10.99.0.1", mtu), ("10.98.0.1", mtu - 4)):
+        done = world.near.ping(address, "-c", "3", "-s", str(room - 28), "-M", "do")
+        assert done.returncode == 0, done.stdout
