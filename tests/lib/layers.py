@@ -78,12 +78,10 @@ class Asleep:
 
     def attempts(self):
         """What each tunnel's interface tried to send."""
-        result = {}
-        for kind in self.session.encapsulations:
-            shown = self.near.ip("-s", "-j", "link", "show", "dev", f"ec-{LETTER[kind]}").stdout
-            tx = json.loads(shown)[0]["stats64"]["tx"]
-            result[kind] = tx["packets"] + tx["errors"] + tx["dropped"]
-        return result
+        shown = json.loads(self.near.ip("-s", "-j", "link", "show").stdout)
+        tx = {link["ifname"]: link["stats64"]["tx"] for link in shown if link}
+        return {kind: sum(tx[f"ec-{LETTER[kind]}"][n] for n in ("packets", "errors", "dropped"))
+                for kind in self.session.encapsulations}
 
     def judged(self, what):
         """Frames are tried and none is in clear. The marks of the time before."""

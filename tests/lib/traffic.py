@@ -18,7 +18,7 @@ MARK, PLAIN, FALSE = b"ETHERCORD", b"UNGUARDED", b"FORGERIES"  # guarded, contro
 ETHERNET = b"\x02\x00\x5e\x20\x00\x02" + b"\x02\x00\x5e\x20\x00\x01" + struct.pack("!H", ETHERTYPE)
 # Ports on the wire; the second ones are those of the tunnels that nobody guards.
 FOU, VXLAN = (65201, 65301), (4789, 4790)
-SO_RCVBUFFORCE, SOL_PACKET, PACKET_STATISTICS, PACKET_OUTGOING = 33, 263, 6, 4
+SO_RCVBUFFORCE, SOL_PACKET, PACKET_STATISTICS, PACKET_IGNORE_OUTGOING = 33, 263, 6, 23
 IP_FREEBIND, IPV6_FREEBIND = 15, 78
 GRE, UDP, FRAGMENT6 = 47, 17, 44
 
@@ -51,17 +51,21 @@ class Stream:
     def transmit(self, number):
         self.sender.send(self.packet(number))
 
+    def since(self, mark):
+        """When those of the frames from `mark` on arrived that did. Asked often: not to cost more
+        the longer the session lasts."""
+        return [at for n in range(mark, self.sent) if (at := self.arrived.get(n)) is not None]
+
     def first(self, mark):
         """When the first of the frames from `mark` on arrived, or None."""
-        times = [at for number, at in self.arrived.copy().items() if number >= mark]
-        return min(times, default=None)
+        return min(self.since(mark), default=None)
 
     def lost(self, begin, end):
         return [n for n in range(begin, end) if n not in self.arrived]
 
     def came(self, mark):
         """How many of the frames from `mark` on arrived."""
-        return sum(number >= mark for number in self.arrived.copy())
+        return len(self.since(mark))
 
     def close(self):
         self.sender.close()
@@ -270,14 +274,13 @@ class Judge:
         with vpn.topology.router.entered():
             self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
         self.socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 32 << 20)
+        self.socket.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
 
     def look(self):
         """Counts so far: (whose, encapsulation) -> packets."""
         with contextlib.suppress(BlockingIOError):
             while True:
                 frame, address = self.socket.recvfrom(70000, socket.MSG_DONTWAIT)
-                if address[2] == PACKET_OUTGOING:
-                    continue
                 self.seen += 1
                 kind = encapsulation(frame, self.whose)
                 if kind:
