@@ -404,6 +404,8 @@ def test_reload(lab, by):
     write(sites, "changed", "[listener]\nport=65302\n[peer a]\nmtu=1400\n")
     gone = write(sites, "gone", GOOD + f"key={KEY}\n")
     sites.daemon.start()
+    wait_until(lambda: [sites.client.get_listener(n)["State"] for n in sites.client.listeners()] ==
+               ["up"] * 3, "the listeners are up")
     signals = lab.signals(sites.daemon)
     write(sites, "changed", "[listener]\nport=65303\n[peer a]\nmtu=1300\n[peer b]\n")
     write(sites, "new", GOOD)
