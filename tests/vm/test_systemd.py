@@ -384,7 +384,7 @@ def test_openvpn_is_recognised_in_the_sandbox(tmp_path):
 def test_leaves_when_idle():
     """With neither a tunnel nor a call it ends by itself, and the next call starts it."""
     conf = pathlib.Path("/etc/ethercord/ethercord.conf")
-    conf.write_text("[daemon]\nidle-timeout=2\n")
+    conf.write_text("[daemon]\nidle-timeout=5\n")
     run("systemctl", "restart", UNIT)
     wait_for(lambda: show("ActiveState") == "inactive", "the daemon left")
     assert show("Result") == "success"
