@@ -216,8 +216,10 @@ static void start(EcWorker *w, const EcWorkerStart *s, Fds *f)
 	w->statistics->version = EC_WORKER_PROTOCOL;
 	w->started = true;
 	r = ec_worker_watch(w, EC_SOURCE_LISTENER, w->listener, EPOLLIN);
+	/* Not to read it yet; but whoever does not wait for what its queue wakes with would not
+	 * hear that it was deleted either. */
 	if (r == 0)
-		r = ec_worker_watch(w, EC_SOURCE_DEVICE, w->device, EPOLLIN);
+		r = ec_worker_watch(w, EC_SOURCE_DEVICE, w->device, EPOLLPRI);
 	text = "cannot wait for events";
 	if (r == 0)
 		r = ec_sandbox(&text);
@@ -333,6 +335,9 @@ static int configure_all(EcWorker *w, const EcWorkerConfigure *c, Fds *f, const 
 	f->n = 0;
 	keep_learned(w, c, &path);
 	change_socket(w, &path);
+	/* What waits in the device since a worker before us ended has somewhere to go now. */
+	if (!w->configure.type)
+		(void)ec_worker_rewatch(w, EC_SOURCE_DEVICE, w->device, EPOLLIN);
 	w->format = format;
 	w->configure = *c;
 	return 0;

@@ -82,7 +82,8 @@ EcWorker *ec_worker_free(EcWorker *w)
 
 static void on_device(EcWorker *w, uint32_t events)
 {
-	ec_transmit_from_device(w);
+	if (events & EPOLLIN)
+		ec_transmit_from_device(w);
 	/* An error without anything to read: the device was deleted. */
 	if ((events & EPOLLERR) && !(events & EPOLLIN))
 		ec_transmit_check_device(w);
