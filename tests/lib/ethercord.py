@@ -583,7 +583,8 @@ class Flow:
         while self.running:
             self.send(self.sent)
             self.sent += 1
-            due += self.interval
+            # Who was late sends no more at once than an interface's queue takes.
+            due = max(due + self.interval, time.monotonic() - 0.1)
             time.sleep(max(0, due - time.monotonic()))
 
     def drain(self):

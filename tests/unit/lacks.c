@@ -20,6 +20,7 @@
  *   device-MASK     TUNSETOFFLOAD refuses these bits (hexadecimal)
  */
 
+typedef ssize_t (*Send)(int, const struct msghdr *, int);
 typedef int (*SendMany)(int, struct mmsghdr *, unsigned, int);
 typedef int (*GetOption)(int, int, int, void *, socklen_t *);
 typedef int (*SetOption)(int, int, int, const void *, socklen_t);
@@ -50,18 +51,18 @@ static void *next(const char *name)
 }
 
 /* Of its datagrams, 0: it has none to be cut into. */
-static unsigned segment_size(struct msghdr *h)
+static unsigned segment_size(const struct msghdr *h)
 {
 	uint16_t size = 0;
 
-	for (struct cmsghdr *c = CMSG_FIRSTHDR(h); c; c = CMSG_NXTHDR(h, c)) {
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(h); c; c = CMSG_NXTHDR((struct msghdr *)h, c)) {
 		if (c->cmsg_level == IPPROTO_UDP && c->cmsg_type == UDP_SEGMENT)
 			memcpy(&size, CMSG_DATA(c), sizeof(size));
 	}
 	return size;
 }
 
-static int refuses(struct msghdr *h)
+static int refuses(const struct msghdr *h)
 {
 	const char *number = lacks("segment-");
 	char *end = NULL;
@@ -69,6 +70,13 @@ static int refuses(struct msghdr *h)
 	long least = error && *end == '-' ? strtol(end + 1, NULL, 10) : 1;
 
 	return error && segment_size(h) >= least ? (int)error : 0;
+}
+
+ssize_t sendmsg(int fd, const struct msghdr *message, int flags)
+{
+	const int error = refuses(message);
+
+	return error ? fail(error) : ((Send)next("sendmsg"))(fd, message, flags);
 }
 
 int sendmmsg(int fd, struct mmsghdr *messages, unsigned n, int flags)

@@ -2,6 +2,7 @@
 """Peers that find each other on Debian's kernel: gretap and gretap-fou, firewalls, NAT, VPNs,
 roaming, crashes, clocks."""
 
+import contextlib
 import datetime
 import os
 import pathlib
@@ -104,6 +105,11 @@ def nothing_left(request):
     world = request.getfixturevalue("world")
     for name in world.here.tunnels():
         world.here.on(name, "Remove")
+    with contextlib.suppress(AssertionError):
+        wait_until(lambda: not world.there.tunnels(), "the office has no guests", 15)
+    # Who left while its channel was away is waited for there.
+    for name in world.there.tunnels():
+        world.there.on(name, "Remove")
     wait_until(lambda: not world.there.tunnels(), "the office has no guests", 30)
 
 
@@ -353,8 +359,11 @@ def first_frame(world):
         nonlocal sender, receiver
         sender = sender or open_socket(world.near)
         receiver = receiver or open_socket(world.far)
-        if sender and world.here.state("ppeer0") == "up":
-            sender.send(b"\xff" * 6 + bytes.fromhex("02005e10000188b6") + bytes(50))
+        try:
+            if sender and world.here.state("ppeer0") == "up":
+                sender.send(b"\xff" * 6 + bytes.fromhex("02005e10000188b6") + bytes(50))
+        except OSError:
+            sender = sender.close()  # of an interface that was made anew
         try:
             return receiver and receiver.recv(2048, socket.MSG_DONTWAIT)
         except OSError:
