@@ -48,6 +48,7 @@ int ec_config_from_arguments(EcConfig *c, int argc, char **argv)
 		.port = 65200,
 		.idle_timeout = 30,
 		.max_tunnels = 4096,
+		.profile_grace = 5,
 	};
 	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		switch (option) {
@@ -90,6 +91,7 @@ int ec_config_read(EcConfig *c, sd_bus_error *ret_error)
 		{ "port", 1, UINT16_MAX, &c->port },
 		{ "idle-timeout", 1, 86400, &c->idle_timeout },
 		{ "max-tunnels", 1, 65536, &c->max_tunnels },
+		{ "profile-grace", 1, 3600, &c->profile_grace },
 	};
 	g_autofree char *path = g_build_filename(c->config_dir, "ethercord.conf", NULL);
 	g_autoptr(GKeyFile) f = g_key_file_new();
@@ -115,7 +117,8 @@ int ec_config_read(EcConfig *c, sd_bus_error *ret_error)
 			i++;
 		if (i == EC_ELEMENTS(row))
 			return ec_error(ret_error, EC_ERROR_INVALID_SETTING,
-					"%s: [daemon] %s: allowed is port, idle-timeout, max-tunnels",
+					"%s: [daemon] %s: allowed is port, idle-timeout, max-tunnels, "
+					"profile-grace",
 					path, *key);
 		g_autofree char *text = g_key_file_get_value(f, "daemon", *key, NULL);
 		guint64 value;

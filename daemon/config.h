@@ -14,6 +14,7 @@ typedef struct EcConfig {
 	uint32_t port;         /* default control port, 1-65535 */
 	uint32_t idle_timeout; /* s without tunnel and call after which the daemon exits */
 	uint32_t max_tunnels;
+	uint32_t profile_grace; /* s that a bound tunnel whose holder left is kept, see binding.c */
 } EcConfig;
 
 /* 0 to go on; 1 when --help or --version was answered; -EINVAL after a message on stderr. */

@@ -25,7 +25,9 @@ static void put(int priority, const EcTunnel *t, const char *text)
 		(void)sd_journal_send("PRIORITY=%d", priority, "MESSAGE=%s: %s", ec_tunnel_name(t),
 				text, "ETHERCORD_TUNNEL=%s", ec_tunnel_name(t),
 				"ETHERCORD_INTERFACE=%s", t->ifname, "ETHERCORD_STATE=%s",
-				ec_state_to_string(t->state), NULL);
+				ec_state_to_string(t->state),
+				t->settings->profile ? "NM_CONNECTION=%s" : NULL,
+				t->settings->profile, NULL);
 	else
 		(void)sd_journal_send("PRIORITY=%d", priority, "MESSAGE=%s", text, NULL);
 }
@@ -48,4 +50,18 @@ void ec_log_tunnel(int priority, const EcTunnel *t, const char *format, ...)
 	g_autofree char *text = g_strdup_vprintf(format, ap);
 	va_end(ap);
 	put(priority, t, text);
+}
+
+void ec_log_profile(int priority, const char *uuid, const char *format, ...)
+{
+	va_list ap;
+
+	va_start(ap, format);
+	g_autofree char *text = g_strdup_vprintf(format, ap);
+	va_end(ap);
+	if (terminal)
+		fprintf(stderr, "ethercordd: %s: %s\n", uuid, text);
+	else
+		(void)sd_journal_send("PRIORITY=%d", priority, "MESSAGE=%s", text,
+				"NM_CONNECTION=%s", uuid, NULL);
 }

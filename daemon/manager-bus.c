@@ -40,9 +40,9 @@ int ec_manager_bus_add_tunnel(EcBus *b, sd_bus_message *call, sd_bus_error *ret_
 	if (r >= 0)
 		r = read_flags(call, &persist, &activate, ret_error);
 	if (r >= 0)
-		r = ec_manager_add(b->manager, g_steal_pointer(&settings),
-				persist ? EC_ORIGIN_CONFIG : EC_ORIGIN_RUNTIME, activate, &t,
-				ret_error);
+		r = ec_bindings_add(b->manager->bindings, g_steal_pointer(&settings),
+				persist ? EC_ORIGIN_CONFIG : EC_ORIGIN_RUNTIME, activate,
+				sd_bus_message_get_sender(call), &t, ret_error);
 	if (r < 0)
 		return r;
 	g_autofree char *path = ec_bus_tunnel_path(t);

@@ -215,6 +215,7 @@ void ec_manager_start(EcManager *m)
 	g_hash_table_iter_init(&i, m->tunnels);
 	while (g_hash_table_iter_next(&i, NULL, (gpointer *)&t))
 		ec_tunnel_refresh(t);
+	ec_bindings_loaded(m->bindings);
 	ec_fou_sweep(ec_kernel_fou(m->kernel));
 	ec_answer_refresh(m->answer);
 }
@@ -254,6 +255,7 @@ int ec_manager_reload(EcManager *m, sd_bus_error *ret_error)
 	}
 	for (guint n = 0; n < gone->len; n++)
 		(void)ec_manager_remove(m, g_ptr_array_index(gone, n), NULL);
+	ec_bindings_loaded(m->bindings);
 	if (!sd_bus_error_is_set(&first))
 		return 0;
 	int r = -sd_bus_error_get_errno(&first);

@@ -630,6 +630,8 @@ int ec_manager_update(
 	if (r >= 0 && !g_str_equal(to->name, ec_tunnel_name(t)))
 		r = ec_error(ret_error, EC_ERROR_INVALID_SETTING,
 				"name: a tunnel keeps its name; add another one");
+	if (r >= 0)
+		r = ec_binding_verify(t, to, ret_error);
 	if (r >= 0 && to->interface && ec_manager_ifname_taken(m, to->interface, t))
 		r = ec_error(ret_error, EC_ERROR_NAME_TAKEN,
 				"interface %s belongs to another tunnel already", to->interface);
@@ -681,7 +683,8 @@ bool ec_manager_is_idle(const EcManager *m)
 		if (l->wanted)
 			return false;
 	}
-	return g_hash_table_size(m->tunnels) == 0 && m->doomed->len == 0;
+	return g_hash_table_size(m->tunnels) == 0 && m->doomed->len == 0 &&
+	       ec_bindings_is_idle(m->bindings);
 }
 
 void ec_manager_mac(EcManager *m, const char *purpose, const char *name, uint8_t ret[static 6])
@@ -755,6 +758,8 @@ int ec_manager_new(sd_event *event, sd_bus *bus, const EcConfig *config, EcManag
 	}
 	if (r >= 0)
 		r = ec_answer_new(m, &m->answer);
+	if (r >= 0)
+		r = ec_bindings_new(m, &m->bindings);
 	if (r < 0) {
 		(void)ec_manager_free(m);
 		return r;
@@ -771,6 +776,7 @@ EcManager *ec_manager_free(EcManager *m)
 	m->observer = (EcManagerObserver){ 0 };
 	(void)ec_answer_free(m->answer);
 	g_hash_table_unref(m->tunnels);
+	(void)ec_bindings_free(m->bindings);
 	g_hash_table_unref(m->listeners);
 	g_hash_table_unref(m->by_ifindex);
 	(void)ec_underlays_free(m->underlays);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #pragma once
 
+#include "binding.h"
 #include "config.h"
 #include "kernel-watch.h"
 #include "listener.h"
@@ -40,6 +41,7 @@ struct EcManager {
 	GHashTable *by_ifindex; /* ifindex -> EcTunnel */
 	EcUnderlays *underlays;
 	EcGuard *guard;
+	EcBindings *bindings;
 	uint8_t seed[32];
 
 	bool sweep;            /* look at every interface */

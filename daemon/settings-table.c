@@ -96,6 +96,11 @@ static bool is_underlay(const char *text)
 	return g_strv_contains(kinds, text);
 }
 
+static bool is_uuid(const char *text)
+{
+	return g_uuid_string_is_valid(text);
+}
+
 static bool is_gre_keepalive(const char *text)
 {
 	g_auto(GStrv) part = g_strsplit(text, ",", 3);
@@ -302,6 +307,11 @@ static const EcSetting table[] = {
 			.help = "Bring the tunnel up when the daemon starts." },
 	{ FIELD("autostart", BOOL, autostart), .scopes = LISTENER, .fallback = "yes",
 			.help = "Listen when the daemon starts." },
+	{ FIELD("profile", STRING, profile), .scopes = TUNNEL, .is_valid = is_uuid,
+			.allowed = "a UUID such as 3c8b6d52-0c54-4f0e-9f2b-2f5f0a1c7d11",
+			.help = "NetworkManager's profile that the tunnel was made for. Set by "
+				"NetworkManager's plugin: such a tunnel goes when the plugin has gone, "
+				"unless the tunnel is persistent." },
 	{ FIELD("compat", STRINGS, compat), .scopes = LISTENER, .choices = compat_words,
 			.fallback_help = "none",
 			.help = "Programs of others whose clients are let in as well." },

@@ -117,6 +117,7 @@ typedef struct EcSettings {
 	uint32_t dscp;
 	uint32_t fwmark;
 	bool autostart;
+	char *profile;
 } EcSettings;
 
 typedef struct EcSetting {

@@ -194,6 +194,7 @@ EcTunnel *ec_tunnel_free(EcTunnel *t)
 {
 	if (!t)
 		return NULL;
+	(void)ec_binding_free(t->binding);
 	(void)ec_session_free(t->session);
 	if (t->ifindex)
 		g_hash_table_remove(t->manager->by_ifindex, GINT_TO_POINTER(t->ifindex));

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #pragma once
 
+#include "binding.h"
 #include "encap.h"
 #include "mtu.h"
 #include "resolve.h"
@@ -66,6 +67,7 @@ typedef struct EcTunnel {
 	EcSettings *settings;
 	EcOrigin origin;
 	char ifname[IF_NAMESIZE]; /* wanted name of the interface */
+	EcBinding *binding;       /* with `profile`: who holds it; NULL: it is not bound */
 	EcListener *listener;     /* that accepted it; NULL: it dials */
 	char *peer;               /* the name the peer gave itself; NULL: none yet */
 	EcSession *session; /* control channel, agreement, liveness; NULL with control=static */

@@ -18,8 +18,10 @@ static void print_given(const EcSettings *s)
 	const EcSetting *table = ec_settings_table(&n);
 
 	for (size_t i = 0; i < n; i++) {
+		/* A file belongs to no profile of NetworkManager. */
 		if ((table[i].scopes & s->scope) && ec_settings_is_given(s, &table[i]) &&
-				!(table[i].flags & EC_SETTING_SECRET))
+				!(table[i].flags & EC_SETTING_SECRET) &&
+				!g_str_equal(table[i].key, "profile"))
 			print_row(s, &table[i]);
 	}
 }

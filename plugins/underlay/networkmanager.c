@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "dbus-fields.h"
 #include "underlay.h"
 
 /*
@@ -128,14 +129,7 @@ char *ec_nm_connection_name(const EcNmActive *active)
 
 /* Messages */
 
-/* A member of one of the structs above and the property that it is. */
-typedef struct Property {
-	const char *name;
-	char type;
-	size_t offset;
-} Property;
-
-static const Property device_properties[] = {
+static const EcDbusField device_properties[] = {
 	{ "Interface", 's', offsetof(EcNmDevice, interface) },
 	{ "IpInterface", 's', offsetof(EcNmDevice, ip_interface) },
 	{ "Ip4Config", 'o', offsetof(EcNmDevice, ip4) },
@@ -144,7 +138,7 @@ static const Property device_properties[] = {
 	{ NULL },
 };
 
-static const Property active_properties[] = {
+static const EcDbusField active_properties[] = {
 	{ "Id", 's', offsetof(EcNmActive, id) },
 	{ "Uuid", 's', offsetof(EcNmActive, uuid) },
 	{ "Type", 's', offsetof(EcNmActive, type) },
@@ -155,60 +149,6 @@ static const Property active_properties[] = {
 	{ "Vpn", 'b', offsetof(EcNmActive, vpn) },
 	{ NULL },
 };
-
-/* Reads a variant into the member; one of another type is passed over. */
-static int read_property(sd_bus_message *m, const Property *p, void *object)
-{
-	const char contents[] = { p->type, p->type == 'a' ? 'o' : '\0', '\0' };
-	void *member = (char *)object + p->offset;
-	const char *text, *type;
-	char container, **list;
-	int r = sd_bus_message_peek_type(m, &container, &type);
-
-	if (r < 0)
-		return r;
-	if (!g_str_equal(type, contents))
-		return sd_bus_message_skip(m, "v");
-	r = sd_bus_message_enter_container(m, 'v', contents);
-	if (r < 0)
-		return r;
-	if (p->type == 'a') {
-		list = NULL;
-		r = sd_bus_message_read_strv(m, &list);
-		g_strfreev(*(char ***)member);
-		/* libsystemd's strv is malloc()ed, as GLib's is */
-		*(char ***)member = list;
-	} else if (p->type == 's' || p->type == 'o') {
-		r = sd_bus_message_read_basic(m, p->type, &text);
-		if (r >= 0) {
-			g_free(*(char **)member);
-			*(char **)member = g_strdup(text);
-		}
-	} else {
-		r = sd_bus_message_read_basic(m, p->type, member);
-	}
-	return r < 0 ? r : sd_bus_message_exit_container(m);
-}
-
-/* a{sv} into an object. */
-static int read_properties(sd_bus_message *m, const Property *table, void *object)
-{
-	int r = sd_bus_message_enter_container(m, 'a', "{sv}");
-
-	while (r >= 0 && (r = sd_bus_message_enter_container(m, 'e', "sv")) > 0) {
-		const Property *p = table;
-		const char *name;
-
-		r = sd_bus_message_read_basic(m, 's', &name);
-		while (r >= 0 && p->name && !g_str_equal(p->name, name))
-			p++;
-		if (r >= 0)
-			r = p->name ? read_property(m, p, object) : sd_bus_message_skip(m, "v");
-		if (r >= 0)
-			r = sd_bus_message_exit_container(m);
-	}
-	return r < 0 ? r : sd_bus_message_exit_container(m);
-}
 
 static EcNmActive *active_at(NetworkManager *n, const char *path, bool make)
 {
@@ -237,7 +177,7 @@ static int read_interface(
 		NetworkManager *n, sd_bus_message *m, const char *path, const char *name, bool make)
 {
 	void *object = NULL;
-	const Property *table = NULL;
+	const EcDbusField *table = NULL;
 
 	if (g_str_equal(name, NM_ACTIVE)) {
 		table = active_properties;
@@ -246,7 +186,7 @@ static int read_interface(
 		table = device_properties;
 		object = device_at(n, path, make);
 	}
-	return object ? read_properties(m, table, object) : sd_bus_message_skip(m, "a{sv}");
+	return object ? ec_dbus_read_fields(m, table, object) : sd_bus_message_skip(m, "a{sv}");
 }
 
 /* oa{sa{sv}}: an object with its interfaces. */

@@ -7,7 +7,9 @@ import pathlib
 import signal
 import subprocess
 
-from ethercord import end_process, run, wait_until
+import ethercord
+from ethercord import FAR, NEAR, end_process, run, wait_until
+from vpn import Processes
 
 SERVICES = ("openvpn", "nm-openvpn-serv")  # what close() must not leave behind
 NAME = "org.freedesktop.NetworkManager"
@@ -94,3 +96,76 @@ class NetworkManager:
             with contextlib.suppress(OSError):
                 if comm.read_text().strip() in SERVICES:
                     os.kill(int(pid), signal.SIGKILL)
+
+
+class Office(Processes):
+    """A site with an OpenVPN server, and the profiles of its client."""
+
+    device, near, far = "tun", "10.8.0.2", "10.8.0.1"
+    uuid = "00000000-0000-4000-8000-000000000002"
+
+    def __init__(self, lab, server=None, remote=FAR):
+        """server: the namespace of the server, with the address `remote`. None: one is made, and
+        one for the client."""
+        self.lab, self.directory = lab, lab.directory / "office"
+        self.directory.mkdir()
+        self.ns, self.client, self.remote = server, None, remote
+        if not server:
+            self.ns, self.client = lab.namespace("office"), lab.namespace("near")
+            ethercord.wire(self.client, self.ns, address_a=None)
+        self.certificate("ca", "-addext", "basicConstraints=critical,CA:TRUE")
+        for name, usage in (("server", "serverAuth"), ("client", "clientAuth")):
+            self.certificate(name, "-CA", self.file("ca.crt"), "-CAkey", self.file("ca.key"),
+                             "-addext", f"extendedKeyUsage={usage}")
+        self.spawn("server", "openvpn", "--dev", "tun0", "--dev-type", "tun", "--server",
+                   "10.8.0.0", "255.255.255.0", "--topology", "subnet", "--proto", "udp", "--port",
+                   1194, "--dh", "none", "--keepalive", 1, 10, "--ca", self.file("ca.crt"),
+                   "--cert", self.file("server.crt"), "--key", self.file("server.key"))
+
+    def site(self, name):
+        return self.ns
+
+    def file(self, name):
+        return self.directory / name
+
+    def certificate(self, name, *more):
+        run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
+            "ec_paramgen_curve:prime256v1", "-nodes", "-days", 3650, "-subj", f"/CN={name}",
+            "-keyout", self.file(f"{name}.key"), "-out", self.file(f"{name}.crt"), *more)
+
+    def profile(self, never_default=True):
+        return f"""[connection]
+id=Office "Nord"
+uuid={self.uuid}
+type=vpn
+autoconnect=false
+[vpn]
+service-type=org.freedesktop.NetworkManager.openvpn
+connection-type=tls
+remote={self.remote}
+port=1194
+ca={self.file("ca.crt")}
+cert={self.file("client.crt")}
+key={self.file("client.key")}
+cert-pass-flags=4
+[ipv4]
+method=auto
+never-default={"true" if never_default else "false"}
+[ipv6]
+method=disabled
+"""
+
+    def profiles(self):
+        # NetworkManager wants a default gateway below a VPN.
+        return {"base": f"""[connection]
+id=base
+uuid=00000000-0000-4000-8000-000000000001
+type=ethernet
+interface-name=wire
+autoconnect=false
+[ipv4]
+method=manual
+address1={NEAR}/24,{FAR}
+[ipv6]
+method=disabled
+""", "office": self.profile()}

@@ -11,7 +11,7 @@ import pytest
 import ethercord
 import nm
 from ethercord import FAR, NEAR, run, stays, wait_until
-from vpn import OpenVpn, OpenVpnPersist, Processes, Topology
+from vpn import OpenVpn, OpenVpnPersist, Topology
 
 # The daemon's rights under its unit: a user of its own and CAP_NET_ADMIN.
 SANDBOX_UID = 65534  # nobody: the bus wants users that exist
@@ -250,78 +250,13 @@ def test_name_alone_proves_nothing(topology, sandboxed, where):
 
 # NetworkManager
 
-class Office(Processes):
-    """A site with an OpenVPN server, and the profiles of its client."""
-
-    device, near, far = "tun", "10.8.0.2", "10.8.0.1"
-
-    def __init__(self, lab):
-        self.lab, self.directory = lab, lab.directory / "office"
-        self.directory.mkdir()
-        self.ns, self.client = lab.namespace("office"), lab.namespace("near")
-        ethercord.wire(self.client, self.ns, address_a=None)
-        self.certificate("ca", "-addext", "basicConstraints=critical,CA:TRUE")
-        for name, usage in (("server", "serverAuth"), ("client", "clientAuth")):
-            self.certificate(name, "-CA", self.file("ca.crt"), "-CAkey", self.file("ca.key"),
-                             "-addext", f"extendedKeyUsage={usage}")
-        self.spawn("server", "openvpn", "--dev", "tun0", "--dev-type", "tun", "--server",
-                   "10.8.0.0", "255.255.255.0", "--topology", "subnet", "--proto", "udp", "--port",
-                   1194, "--dh", "none", "--keepalive", 1, 10, "--ca", self.file("ca.crt"),
-                   "--cert", self.file("server.crt"), "--key", self.file("server.key"))
-
-    def site(self, name):
-        return self.ns
-
-    def file(self, name):
-        return self.directory / name
-
-    def certificate(self, name, *more):
-        run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
-            "ec_paramgen_curve:prime256v1", "-nodes", "-days", 3650, "-subj", f"/CN={name}",
-            "-keyout", self.file(f"{name}.key"), "-out", self.file(f"{name}.crt"), *more)
-
-    def profiles(self):
-        # NetworkManager wants a default gateway below a VPN.
-        return {"base": f"""[connection]
-id=base
-uuid=00000000-0000-4000-8000-000000000001
-type=ethernet
-interface-name=wire
-autoconnect=false
-[ipv4]
-method=manual
-address1={NEAR}/24,{FAR}
-[ipv6]
-method=disabled
-""", "office": f"""[connection]
-id=Office "Nord"
-uuid=00000000-0000-4000-8000-000000000002
-type=vpn
-autoconnect=false
-[vpn]
-service-type=org.freedesktop.NetworkManager.openvpn
-connection-type=tls
-remote={FAR}
-port=1194
-ca={self.file("ca.crt")}
-cert={self.file("client.crt")}
-key={self.file("client.key")}
-cert-pass-flags=4
-[ipv4]
-method=auto
-never-default=true
-[ipv6]
-method=disabled
-"""}
-
-
-UUID = "00000000-0000-4000-8000-000000000002"
+UUID = nm.Office.uuid
 TITLE = "OpenVPN on tun0 (\"Office 'Nord'\")"
 
 
 @pytest.fixture
 def office(lab):
-    return Office(lab)
+    return nm.Office(lab)
 
 
 def test_networkmanager_names_the_vpn(lab, office):

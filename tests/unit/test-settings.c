@@ -87,6 +87,9 @@ static const struct Sample {
 	{ "dscp", { "63", NULL, "0", "46" }, { "64", "-1" } },
 	{ "fwmark", { "4294967295", "0xFFFFFFFF", "0" }, { "4294967296" } },
 	{ "autostart", { "no", "OFF", "false" }, { "nein" } },
+	{ "profile", { "3c8b6d52-0c54-4f0e-9f2b-2f5f0a1c7d11" },
+			{ "3c8b6d52", "office", "3c8b6d52-0c54-4f0e-9f2b-2f5f0a1c7d1", "../x",
+					"{3c8b6d52-0c54-4f0e-9f2b-2f5f0a1c7d11}" } },
 };
 
 /* A bus that is connected to nobody: only to make messages. */
@@ -379,7 +382,7 @@ static void test_scopes(void)
 				"encapsulation data-plane id data-port remote-data-port interface mac "
 				"mtu full-frames split roam address bridge bridge-create attach "
 				"fidelity guard storm-limit keepalive-interval keepalive-timeout "
-				"gre-keepalive link-loss-forwarding ttl dscp fwmark autostart" },
+				"gre-keepalive link-loss-forwarding ttl dscp fwmark autostart profile" },
 		{ EC_SCOPE_LISTENER, "listener",
 				"name mode port key underlay allow max-peers interface encapsulation "
 				"compat bridge bridge-create data-plane data-port mtu full-frames split "

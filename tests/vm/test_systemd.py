@@ -103,6 +103,7 @@ def test_installed_files():
                  "share/dbus-1/system.d/org.ethercord1.conf",
                  "share/dbus-1/system-services/org.ethercord1.service",
                  "share/polkit-1/actions/org.ethercord1.policy", "lib/systemd/system/" + UNIT,
+                 "share/polkit-1/rules.d/org.ethercord1.rules",
                  "libexec/ethercord/ethercord-worker",
                  "lib/systemd/system/ethercord-worker.socket",
                  "lib/systemd/system/ethercord-worker@.service",
