@@ -58,13 +58,16 @@ give_back() {
 	[ -z "${SUDO_UID:-}" ] || chown -R "$SUDO_UID:${SUDO_GID:-0}" "$1"
 }
 
-# build DIRECTORY [MESON-OPTION...]: configures once, builds what changed.
+# build DIRECTORY [MESON-OPTION...]: configures once, and again where packages were installed since
+# (what is optional is built where its libraries are); builds what changed.
 build() {
-	local dir=$1 log
+	local dir=$1 log again=()
 	shift
 	log=$(mktemp)
 	echo "${bold}building${plain} ${dir#"$root/"} with ${CC:-cc}${*:+ $*}"
-	if ! { { [ -e "$dir/build.ninja" ] || meson setup "$dir" "$root" "$@"; } &&
+	[ ! -e "$dir/build.ninja" ] || again=(--reconfigure)
+	if ! { { [ "$dir/build.ninja" -nt /var/lib/dpkg/status ] ||
+		meson setup "${again[@]}" "$dir" "$root" "$@"; } &&
 		ninja -C "$dir"; } >"$log" 2>&1; then
 		cat "$log" >&2
 		rm -f "$log"
