@@ -7,6 +7,7 @@ import signal
 import pytest
 
 import ethercord
+import nmbed
 
 LIMIT = 120  # s per test
 
@@ -57,3 +58,8 @@ def fake(lab):
     made.vpn = file
     made.near.ip("link", "set", "wire", "alias", "fake VPN")
     return made
+
+
+@pytest.fixture
+def bed(lab):
+    return nmbed.Bed(lab)
