@@ -138,6 +138,9 @@ class Namespace:
         done = self.ip("-d", "-j", "link", "show", "dev", name, check=False)
         return lasting(json.loads(done.stdout)[0]) if done.returncode == 0 else None
 
+    def link_statistics(self, name):
+        return json.loads(self.ip("-s", "-j", "link", "show", "dev", name).stdout)[0]["stats64"]
+
     def ifindex(self, name):
         link = self.link(name)
         return link["ifindex"] if link else 0

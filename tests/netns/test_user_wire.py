@@ -220,7 +220,9 @@ def test_flood(sites, kind, who):
     # A frame a millisecond waits for a worker that waits for a processor.
     assert got["tx-dropped"] - before["tx-dropped"] <= (waits(pid) - waited) * 1000, \
         "what we send is read all the time"
-    assert len(lost[0]) + len(lost[1]) <= full
+    # Or the queue of an interface: the far worker is not flooded, but shares the processors.
+    queue = sum(ns.link_statistics("ec-t1")["tx"]["dropped"] for ns in (sites.near, sites.far))
+    assert len(lost[0]) + len(lost[1]) <= full + queue
     assert resident(pid) <= memory + 512
     if who == "the peer's":
         assert bad + full >= NUMBER * 0.3, "they arrive"
