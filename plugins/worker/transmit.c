@@ -18,9 +18,10 @@
 /*
  * DOC: Theory of operation
  *
- * A round reads the device until it is empty or a bound in bytes or frames is reached, orders what
- * came, and turns it into datagrams (batch.c). The bound is what a packet that comes next may have
- * to wait for, so it is small; it still is several super-frames.
+ * A round reads as many frames from the device as came lately (EcPace), or, once there is a
+ * super-frame, until it is empty or a bound in bytes or frames is reached; orders what came, and
+ * turns it into datagrams (batch.c). The bound is what a packet that comes next may have to wait
+ * for, so it is small; it still is several super-frames.
  *
  * Order: small frames (ARP, acknowledgements, pings, DNS) go before the large ones of their round,
  * but no frame overtakes another one of its flow (flow.c).

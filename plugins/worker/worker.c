@@ -19,7 +19,8 @@
  * daemon asks first, then one bounded batch from the socket into the device (receive.c) and one
  * bounded batch from the device into the socket (transmit.c): neither direction starves the other,
  * and a lone packet is passed on at once. When the socket takes no more, the device is not read
- * until it does: the queue is then where the kernel can see it.
+ * until it does: the queue is then where the kernel can see it. Nor is it read before the first
+ * CONFIGURE.
  *
  * All memory is had before the first packet.
  */
