@@ -189,7 +189,5 @@ def test_nothing_is_changed_or_sent(lab, fake):
         ask(fake, FAR, **options)
         ask(fake, FAR, underlay="any", **options)
     assert not [s for s in signals.take() if s[0].startswith(f"{PATH}/tunnel")]
-    wait_until(lambda: not [n for n in fake.near.links() if n.startswith("ec-try")],
-               "what was tried is gone")
     assert fake.near.dump() == before
     assert not wire.take()

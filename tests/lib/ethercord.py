@@ -154,7 +154,12 @@ class Namespace:
         return bool(link) and "UP" in link["flags"]
 
     def dump(self, *ours):
-        """All that a person could have configured, but for the interfaces named."""
+        """All that a person could have configured, but for the interfaces named.
+
+        What the daemon tries the kernel with is gone by itself, a round later.
+        """
+        wait_until(lambda: not [name for name in self.links() if name.startswith("ec-try-")],
+                   "what was tried is gone")
         links = [configured(link) for name, link in self.links().items() if name not in ours]
         addresses = {a["ifname"]: a["addr_info"]
                      for a in json.loads(self.ip("-j", "addr", "show").stdout)
