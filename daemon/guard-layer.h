@@ -70,7 +70,7 @@ struct EcGuard {
 	char *table;
 	EcGuardChanged changed;
 	void *userdata;
-	sd_event_source *change, *clamp_timer;
+	sd_event_source *change, *after, *clamp_timer;
 	GHashTable *tunnels; /* name -> Fence, guard.c */
 	GHashTable *clamps;  /* name -> Clamp, guard-clamp.c */
 	EcGuardShelf shelf[EC_GUARD_LAYERS];
@@ -122,6 +122,8 @@ void ec_guard_clamp_retain(EcGuard *g, GHashTable *names);
  * table anew, with all of the shelf's items. Pure. */
 char *ec_guard_nft_elements(const char *verb, const char *table, const GPtrArray *items);
 char *ec_guard_nft_table(const char *table, GHashTable *items);
+/* Of a spec's items those that fence ICMP errors, which quote its packets. Pure. */
+void ec_guard_nft_errors(const EcGuardSpec *spec, GArray *items);
 /* Packets dropped for a tunnel. False when unknown. */
 bool ec_guard_nft_counters(
 		EcGuardShelf *s, const EcGuardSpec *spec, uint64_t *ret_out, uint64_t *ret_in);

@@ -21,9 +21,9 @@
  * which quotes the packet and leaves by whatever route there is: errors to the peer are fenced,
  * too.
  *
- * Whose peer may be anybody in the VPN has a flow of its own: all that leaves from its port. A peer
- * that it has learned is not put into the sets, or somebody unknown could have other programs'
- * packets fenced: those to a name server, say.
+ * Whose peer may be anybody in the VPN has a flow of its own: all that leaves from its port, and
+ * all errors that quote UDP to that port. A peer that it has learned is not put into the sets, or
+ * somebody unknown could have other programs' packets fenced: those to a name server, say.
  *
  * In: what GRE and IPIP are by is the peer's address. A FOU port is all ours whoever sends, and so
  * is an identifier on a VXLAN port: the kernel looks no further. A FOU interface also takes plain
@@ -57,7 +57,8 @@ enum {
 	IN = 32,
 	COUNT = 64,
 	ANY = 128,
-	FROM = 256 /* the port is the sender's */
+	FROM = 256,  /* the port is the sender's */
+	QUOTED = 512 /* the port is in the UDP header that an ICMP error quotes */
 };
 
 enum {
@@ -70,7 +71,8 @@ enum {
 	SET_OUT_UDP = SET_OUT + 3,
 	SET_OUT_VNI = SET_OUT_UDP + 3,
 	SET_OUT_FROM = SET_OUT_VNI + 3,
-	SET_IN = SET_OUT_FROM + 3,
+	SET_QUOTED = SET_OUT_FROM + 3,
+	SET_IN = SET_QUOTED + 3,
 	SET_IN_UDP = SET_IN + 3,
 	SET_IN_VNI = SET_IN_UDP + 3,
 	SETS = SET_IN_VNI + 3
@@ -93,6 +95,9 @@ static const struct {
 	[SET_OUT_FROM] = { "out#-from", PORT | FROM | COUNT },
 	[SET_OUT_FROM + THROUGH] = { "out#-from-through", PORT | FROM | DEVICE },
 	[SET_OUT_FROM + IPSEC] = { "out#-from-ipsec", PORT | FROM },
+	[SET_QUOTED] = { "out#-quoted", PORT | QUOTED | COUNT },
+	[SET_QUOTED + THROUGH] = { "out#-quoted-through", PORT | QUOTED | DEVICE },
+	[SET_QUOTED + IPSEC] = { "out#-quoted-ipsec", PORT | QUOTED },
 	[SET_OUT] = { "out#", ADDRESS | PROTOCOL | COUNT },
 	[SET_OUT + THROUGH] = { "out#-through", ADDRESS | PROTOCOL | DEVICE },
 	[SET_OUT + IPSEC] = { "out#-ipsec", ADDRESS | PROTOCOL },
@@ -113,7 +118,9 @@ static const struct {
 	[SET_IN_VNI + IPSEC] = { "in#-vni-ipsec", IN | ADDRESS | PORT | VNI },
 };
 
-/* For each family in use: '#' its digit, '$' its keyword, '~' its errors, which quote packets. */
+/* For each family in use: '#' its digit, '$' its keyword, '~' its errors, which quote packets, '%'
+ * those of them that quote UDP (behind an IPv4 header of 20 bytes, an IPv6 one alone), '^' the port
+ * that the quoted packet was for. */
 static const char family_chains[] =
 		"chain out# {\n"
 		"$ daddr . meta l4proto . oifname @out#-through return\n"
@@ -121,7 +128,13 @@ static const char family_chains[] =
 		"$ daddr . meta l4proto @out# counter drop\n"
 		"}\n"
 		"chain out#-error {\n"
+		"~ % jump out#-quoted\n"
 		"~ goto out#\n"
+		"}\n"
+		"chain out#-quoted {\n"
+		"^ . oifname @out#-quoted-through return\n"
+		"rt ipsec exists ^ @out#-quoted-ipsec return\n"
+		"^ @out#-quoted counter drop\n"
 		"}\n"
 		"chain out#-udp {\n"
 		"$ daddr . udp dport . oifname @out#-udp-through return\n"
@@ -230,13 +243,22 @@ static void add_pair(GArray *items, uint8_t set, uint8_t protocol, uint16_t port
 	add(items, set, &spec->remote, protocol, port, spec);
 }
 
+void ec_guard_nft_errors(const EcGuardSpec *spec, GArray *items)
+{
+	bool v6 = spec->remote.family == AF_INET6;
+
+	add_pair(items, SET_OUT, v6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP, 0, spec);
+	if (spec->anybody)
+		add_pair(items, SET_QUOTED, 0, spec->local_port, spec);
+}
+
 static void render(const EcGuardSpec *spec, GArray *items)
 {
 	bool v6 = spec->remote.family == AF_INET6;
 
 	if (spec->fence == EC_FENCE_NONE)
 		return;
-	add_pair(items, SET_OUT, v6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP, 0, spec);
+	ec_guard_nft_errors(spec, items);
 	const uint8_t plain[] = { spec->lookup_protocol, spec->second_protocol };
 	for (size_t i = 0; i < EC_ELEMENTS(plain); i++) {
 		if (plain[i] == 0 || plain[i] == IPPROTO_UDP)
@@ -276,6 +298,11 @@ static void put_replaced(GString *text, const char *with, char number)
 		else if (*with == '~')
 			g_string_append(text, number == '6' ? "icmpv6 type { 1, 2, 3, 4 }"
 							    : "icmp type { 3, 4, 5, 11, 12 }");
+		else if (*with == '%')
+			g_string_append(text, number == '6' ? "@th,112,8 17"
+							    : "@th,64,8 0x45 @th,136,8 17");
+		else if (*with == '^')
+			g_string_append(text, number == '6' ? "@th,400,16" : "@th,240,16");
 		else
 			g_string_append_c(text, *with);
 	}
@@ -316,8 +343,10 @@ static void put_set(GString *text, size_t set, char number)
 	if (key & PROTOCOL)
 		g_string_append_printf(type, "%smeta l4proto", dot(type, 0));
 	if (key & PORT)
-		g_string_append_printf(
-				type, "%sudp %s", dot(type, 0), key & FROM ? "sport" : "dport");
+		g_string_append_printf(type, "%s%s", dot(type, 0),
+				key & QUOTED ? "^"
+				: key & FROM ? "udp sport"
+					     : "udp dport");
 	if (key & VNI)
 		g_string_append_printf(type, "%s@th,96,24", dot(type, 0));
 	if (key & DEVICE)

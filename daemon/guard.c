@@ -21,13 +21,21 @@
  *
  * The spec is on disk before the kernel is touched and its file goes after the items are gone:
  * after a crash at any point the next daemon knows at least what the kernel may hold.
+ *
+ * When the interface is gone nothing takes what the peer still sends, and the kernel answers it
+ * with an ICMP error that quotes it. A tunnel is often removed because its VPN goes, and then that
+ * answer finds another way. So the fence of ICMP errors to the peer outlives the others for a few
+ * seconds.
  */
+
+#define AFTER_USEC (5 * 1000000ULL)
 
 typedef struct Fence {
 	EcGuardSpec spec;
 	GArray *items[EC_GUARD_LAYERS]; /* what it holds on each shelf */
 	unsigned layers;                /* EcGuardLayers that took the present spec */
 	bool doomed;
+	uint64_t ends; /* CLOCK_MONOTONIC; its tunnel is gone, errors alone are fenced until then */
 } Fence;
 
 static const EcGuardLayer *const layers[EC_GUARD_LAYERS] = { &ec_guard_layer_nftables,
@@ -345,7 +353,7 @@ int ec_guard_arm(EcGuard *g, const char *name, const EcGuardSpec *spec, sd_bus_e
 	g_auto(sd_bus_error) error = SD_BUS_ERROR_NULL;
 	g_autoptr(GString) words = g_string_new(NULL);
 	Fence *f = g_hash_table_lookup(g->tunnels, name);
-	bool known = f, same = f && spec_equal(&f->spec, spec);
+	bool known = f, same = f && !f->ends && spec_equal(&f->spec, spec);
 
 	if (spec->fence == EC_FENCE_NONE) {
 		ec_guard_disarm(g, name);
@@ -368,6 +376,7 @@ int ec_guard_arm(EcGuard *g, const char *name, const EcGuardSpec *spec, sd_bus_e
 		f->spec = *spec;
 		f->layers = held;
 		f->doomed = false;
+		f->ends = 0;
 		if (!known)
 			(void)g_hash_table_insert(g->tunnels, g_strdup(name), f);
 		return 0;
@@ -382,16 +391,23 @@ int ec_guard_arm(EcGuard *g, const char *name, const EcGuardSpec *spec, sd_bus_e
 			words->str);
 }
 
-const EcGuardSpec *ec_guard_spec(const EcGuard *g, const char *name)
+static const Fence *armed(const EcGuard *g, const char *name)
 {
 	const Fence *f = g_hash_table_lookup(g->tunnels, name);
+
+	return f && !f->ends ? f : NULL;
+}
+
+const EcGuardSpec *ec_guard_spec(const EcGuard *g, const char *name)
+{
+	const Fence *f = armed(g, name);
 
 	return f ? &f->spec : NULL;
 }
 
 unsigned ec_guard_layers(const EcGuard *g, const char *name)
 {
-	const Fence *f = g_hash_table_lookup(g->tunnels, name);
+	const Fence *f = armed(g, name);
 	unsigned held = f ? f->layers : 0;
 
 	for (size_t i = 0; i < EC_GUARD_LAYERS; i++) {
@@ -451,28 +467,80 @@ void ec_guard_retain(EcGuard *g, GHashTable *names)
 
 void ec_guard_flush(EcGuard *g)
 {
-	g_autoptr(GPtrArray) doomed = g_ptr_array_new_with_free_func(g_free);
+	g_autoptr(GPtrArray) doomed = g_ptr_array_new();
+	g_autoptr(GArray) after = new_items();
+	uint64_t now = (uint64_t)g_get_monotonic_time();
 	GHashTableIter i;
-	gpointer name, f;
+	gpointer p;
 
 	g_hash_table_iter_init(&i, g->tunnels);
-	while (g_hash_table_iter_next(&i, &name, &f)) {
-		if (((Fence *)f)->doomed)
-			g_ptr_array_add(doomed, g_strdup(name));
+	while (g_hash_table_iter_next(&i, NULL, &p)) {
+		const Fence *f = p;
+		if (!f->doomed || f->ends)
+			continue;
+		g_ptr_array_add(doomed, p);
+		if (f->layers & EC_GUARD_NFTABLES)
+			ec_guard_nft_errors(&f->spec, after);
 	}
-	for (size_t l = 0; doomed->len > 0 && l < EC_GUARD_LAYERS; l++) {
+	if (doomed->len == 0)
+		return;
+	for (size_t l = 0; l < EC_GUARD_LAYERS; l++) {
 		g_autoptr(GArray) all = new_items();
 
 		for (guint n = 0; n < doomed->len; n++) {
-			const Fence *fence = g_hash_table_lookup(g->tunnels, doomed->pdata[n]);
-			(void)g_array_append_vals(all, fence->items[l]->data, fence->items[l]->len);
+			const Fence *f = doomed->pdata[n];
+			(void)g_array_append_vals(all, f->items[l]->data, f->items[l]->len);
+		}
+		if (l == 0 && after->len > 0) {
+			if (ec_guard_shelf_move(&g->shelf[0], after, all, NULL) >= 0)
+				continue;
+			(void)g_array_set_size(after, 0);
 		}
 		ec_guard_shelf_release(&g->shelf[l], all);
 	}
 	for (guint n = 0; n < doomed->len; n++) {
-		remove_file(g, doomed->pdata[n]);
-		(void)g_hash_table_remove(g->tunnels, doomed->pdata[n]);
+		Fence *f = doomed->pdata[n];
+		for (size_t l = 0; l < EC_GUARD_LAYERS; l++)
+			(void)g_array_set_size(f->items[l], 0);
+		if (after->len > 0 && f->layers & EC_GUARD_NFTABLES)
+			ec_guard_nft_errors(&f->spec, f->items[0]);
+		f->ends = now + AFTER_USEC;
 	}
+	(void)sd_event_source_set_time(g->after, now + AFTER_USEC);
+	(void)sd_event_source_set_enabled(g->after, SD_EVENT_ONESHOT);
+}
+
+/* Removes what has outlived its tunnel until `now`. Returns when the next one ends, 0: none. */
+static uint64_t end(EcGuard *g, uint64_t now)
+{
+	g_autoptr(GArray) all = new_items();
+	uint64_t next = 0;
+	GHashTableIter i;
+	gpointer name, p;
+
+	g_hash_table_iter_init(&i, g->tunnels);
+	while (g_hash_table_iter_next(&i, &name, &p)) {
+		const Fence *f = p;
+		if (f->ends > now)
+			next = next ? MIN(next, f->ends) : f->ends;
+		if (f->ends == 0 || f->ends > now)
+			continue;
+		(void)g_array_append_vals(all, f->items[0]->data, f->items[0]->len);
+		remove_file(g, name);
+		g_hash_table_iter_remove(&i);
+	}
+	ec_guard_shelf_release(&g->shelf[0], all);
+	return next;
+}
+
+static int on_after(sd_event_source *source, uint64_t usec, void *userdata)
+{
+	uint64_t next = end(userdata, (uint64_t)g_get_monotonic_time());
+
+	if (next == 0)
+		return 0;
+	(void)sd_event_source_set_time(source, next);
+	return sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
 }
 
 void ec_guard_recheck(EcGuard *g)
@@ -578,6 +646,10 @@ int ec_guard_new(sd_event *event, const char *runtime_dir, const char *table,
 	int r = sd_event_add_defer(event, &g->change, on_change, g);
 	if (r >= 0)
 		r = sd_event_source_set_enabled(g->change, SD_EVENT_OFF);
+	if (r >= 0)
+		r = sd_event_add_time(event, &g->after, CLOCK_MONOTONIC, 0, 0, on_after, g);
+	if (r >= 0)
+		r = sd_event_source_set_enabled(g->after, SD_EVENT_OFF);
 	if (r < 0) {
 		(void)ec_guard_free(g);
 		return r;
@@ -590,7 +662,9 @@ EcGuard *ec_guard_free(EcGuard *g)
 {
 	if (!g)
 		return NULL;
+	(void)end(g, UINT64_MAX);
 	(void)sd_event_source_disable_unref(g->change);
+	(void)sd_event_source_disable_unref(g->after);
 	(void)sd_event_source_disable_unref(g->clamp_timer);
 	for (size_t i = 0; i < EC_GUARD_LAYERS; i++)
 		ec_guard_shelf_done(&g->shelf[i]);

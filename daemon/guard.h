@@ -68,7 +68,7 @@ typedef void (*EcGuardChanged)(void *userdata);
  * that this kernel cannot do is not an error here. -errno only where nothing could be set up. */
 int ec_guard_new(sd_event *event, const char *runtime_dir, const char *table,
 		EcGuardChanged changed, void *userdata, EcGuard **ret);
-/* Frees memory only: everything stays armed. */
+/* Frees memory: everything that is armed stays. */
 EcGuard *ec_guard_free(EcGuard *g);
 
 /* Arms the fence of tunnel `name`, or changes it in one piece: the old one holds until the new one
@@ -83,7 +83,8 @@ unsigned ec_guard_layers(const EcGuard *g, const char *name);
 const char *ec_guard_why(const EcGuard *g, unsigned layer);
 /* Marks the fence for removal; arming it again takes that back. */
 void ec_guard_disarm(EcGuard *g, const char *name);
-/* Removes the marked ones, in one transaction: the interfaces are gone by now. Cannot fail. */
+/* Removes the marked ones, in one transaction: the interfaces are gone by now. What fences ICMP
+ * errors to the peer stays for 5 s, or until ec_guard_free(). Cannot fail. */
 void ec_guard_flush(EcGuard *g);
 /* Marks every fence that none of the names (a set) has. For the start, when files of tunnels may
  * have vanished meanwhile. */

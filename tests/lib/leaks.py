@@ -9,7 +9,9 @@ the judge sees the unguarded ones leak, it must see nothing of the guarded ones.
                         plain-g, plain-f, plain-v: to the far site's other address, unbound
 """
 
+import contextlib
 import json
+import socket
 import time
 
 import ethercord
@@ -22,6 +24,7 @@ LETTER = {"gretap": "g", "gretap-fou": "f", "vxlan": "v"}
 LARGE, LARGE_EVERY = 1485, 10     # frames of 1500 bytes, which cross in outer fragments
 RETURN = 2          # s until frames cross again once the VPN does
 REARMED = 1         # s until a guard that somebody flushed is back
+CLOSED = 9          # a UDP port that nobody has
 ENOUGH = 10         # packets in clear that prove that the judge sees them
 
 
@@ -334,6 +337,37 @@ class Session:
         self.daemon.start()
         next(happening, None)
         self.floor = time.monotonic()
+
+    def removed(self):
+        """The near site's tunnels are removed, and the VPN stops taking what goes to the far one.
+        What that one still sends comes by the VPN and is answered with errors that quote it: those
+        of others' packets are seen outside, those of the tunnels' are not."""
+        vpn, client = self.vpn, self.guarded.client()
+        self.broken = True
+        self.judge.clear()
+        errors = self.lab.capture(vpn.topology.router, "near")
+        with vpn.topology.far.entered():
+            other = self.lab.keep(socket.socket(
+                socket.AF_INET6 if ":" in vpn.other else socket.AF_INET, socket.SOCK_DGRAM))
+        other.bind((vpn.other, 0))
+        for kind in self.encapsulations:
+            client.on(LETTER[kind], "Remove")
+        wait_until(lambda: not any(self.near.link(f"ec-{LETTER[k]}") for k in self.encapsulations),
+                   "the interfaces are gone")
+        happening = vpn.specific_route()
+        next(happening)
+
+        def quoted():
+            with contextlib.suppress(ConnectionRefusedError):
+                other.sendto(PLAIN, (vpn.near, CLOSED))
+            return sum(PLAIN in e for e in errors.take()) >= ENOUGH
+        wait_until(quoted, "the errors of others leak", interval=0.02)
+        marks = {s: s.sent for (site, _), s in self.flows.items() if site == "far"}
+        wait_until(lambda: all(s.sent >= mark + ENOUGH for s, mark in marks.items()), "frames come")
+        self.judge.acquit("removed")
+        next(happening, None)
+        wait_until(lambda: not self.near.exec("nft", "list", "ruleset").stdout,
+                   "in the end nothing is left")
 
 
 DAEMON_EVENTS = ("daemon killed before", "daemon killed during")

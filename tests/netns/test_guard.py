@@ -5,6 +5,7 @@ made by hand, so the kernel needs none of the tunnels. That IPsec lets packets p
 
 import contextlib
 import itertools
+import json
 import os
 import signal
 import socket
@@ -16,7 +17,7 @@ import time
 import pytest
 
 import ethercord
-from ethercord import Capture, wait_until
+from ethercord import Capture, stays, wait_until
 
 DRIVER = ethercord.BUILD / "tests/guard-driver"
 TABLE = ("table", "inet", "ethercord")
@@ -513,9 +514,42 @@ def test_nothing_stays(site, driver):
     driver("disarm gre4interface")
     driver("flush")
     assert driver("clamp t ec-t 0") == "ok"
-    assert site.near.exec("nft", "list", "ruleset").stdout == "" and private(site) == clean
-    assert site.near.ip("xfrm", "policy").stdout == ""
+    assert private(site) == clean and site.near.ip("xfrm", "policy").stdout == ""
+    wait_until(lambda: site.near.exec("nft", "list", "ruleset").stdout == "", "nothing stays")
     assert not os.listdir(driver.directory / "guards")
+
+
+def elements(site, name):
+    """Of a set of the table; None without it."""
+    got = site.near.exec("nft", "-j", "list", "set", *TABLE[1:], name, check=False).stdout
+    return [e for part in json.loads(got)["nftables"] for e in part.get("set", {}).get("elem", [])] \
+        if got else None
+
+
+def test_errors_outlive(lab, site, driver):
+    """A fence that goes leaves that of errors to the peer for a while, and none of the rest. Armed
+    again it is whole; the end of the daemon ends it, a kill leaves it to the next."""
+    assert driver.arm("t", "gre") == "ok" and len(elements(site, "out4-through")) == 2
+
+    def remove():
+        driver("disarm t")
+        driver("flush")
+        assert driver("layers t") == "layers" and driver("counters t") == "unknown"
+        assert len(elements(site, "out4-through")) == 1 and len(elements(site, "out4")) == 1
+        assert not elements(site, "in4")
+    remove()
+    site.astray()
+    assert site.send("gre", 4)["wire"] == COUNT and site.receive("gre", 4, "wire")
+    assert driver.arm("t", "gre") == "ok" and driver("layers t") == "layers nftables route"
+    stays(lambda: site.send("gre", 4)["wire"] == 0, 5.5, "the end of the last time is none of this")
+    remove()
+    driver.process.kill()
+    driver.process.wait()
+    driver = Driver(lab, site.near)
+    assert driver("layers t") == "layers nftables route"
+    remove()
+    driver.close()
+    assert elements(site, "out4") is None and not os.listdir(driver.directory / "guards")
 
 
 def test_broken_file(lab, site, driver):

@@ -37,3 +37,11 @@ def test_openvpn_renegotiates(sessions):
     session = sessions.of(OpenVpnPersist, encapsulations=("vxlan",), interval=0.01,
                           more=layers.RENEGOTIATE)
     layers.rekeyed(session, lambda: layers.wait_renegotiated(session.vpn))
+
+
+@pytest.mark.parametrize("plane", ["kernel", "user"])
+@pytest.mark.parametrize("vpn", [PlainTun, PlainTun6, OpenVpn], ids=leaks.case_id)
+def test_removed(lab, vpn, plane):
+    """Even its end is quiet: a tunnel is often removed since its VPN goes."""
+    session = leaks.Session(vpn, encapsulations=("vxlan",), interval=0.01, plane=plane)
+    lab.keep(session).removed()

@@ -12,7 +12,7 @@ import pytest
 
 import layers
 from ethercord import ETHERTYPE, FAR, NEAR, Sites, frame_socket, stays, wait_until, wire
-from leaks import Control
+from leaks import CLOSED, Control
 from traffic import MARK, PLAIN, Judge, Stream, Traffic, ip_packet, parse_frame, udp
 from vpn import PHYSICAL, OpenVpn, PlainTun, PlainTun6, Topology, sysctl
 from workers import KINDS, PORTS, IpFlow, Stock, Tap, sockets, spec, worker_pid, worker_pids
@@ -366,3 +366,23 @@ def test_roams_within_the_vpn(lab, kind):
     wait_until(lambda: r.client.get("t1")["Remote"] == r.vpn.other, "it is still known")
     r.goes(second, 8)
     r.goes(r.comes(r.far, r.vpn.far, 9, port=4555), 10)
+
+
+@pytest.mark.parametrize("vpn", [PlainTun, PlainTun6], ids=lambda v: v.__name__)
+def test_who_roamed_is_not_quoted(lab, vpn):
+    """Removed while its VPN goes: the kernel's errors to any peer, which quote its packets, do not
+    leave outside. Those about other ports do."""
+    r = Roaming(lab, vpn, "raw-udp")
+    peer = r.comes(r.far, r.vpn.other, 1)
+    other = lab.keep(Stock(r.far, r.vpn.other, 4444, (r.vpn.near, CLOSED)))
+    errors = lab.capture(r.vpn.topology.router, "near")
+    r.client.on("t1", "Remove")
+    wait_until(lambda: not r.near.link("ec-t1"), "the interface is gone")
+    happening = r.vpn.event("specific route")
+    next(happening)
+    for number in range(20):
+        peer.send(r.tap.make(2 + number))
+    wait_until(lambda: other.send(PLAIN) or sum(PLAIN in e for e in errors.take()) >= 20,
+               "the errors of others leak", interval=0.02)
+    assert not [e for e in errors.take() if any(r.tap.make(2 + n)[:40] in e for n in range(20))]
+    next(happening, None)

@@ -129,6 +129,7 @@ static void test_anybody(void)
 			  "out4-udp { 10.0.0.2 . 5556 }\n" E
 			  "out4-udp-through { 10.0.0.2 . 5556 . \"tun0\" }\n" E
 			  "out4-from { 5555 }\n" E "out4-from-through { 5555 . \"tun0\" }\n" E
+			  "out4-quoted { 5555 }\n" E "out4-quoted-through { 5555 . \"tun0\" }\n" E
 			  "in4-udp { 5555 }\n" E
 			  "in4-udp-through { 10.0.0.2 . 5555 . \"tun0\" }\n");
 	g_autofree char *data = ec_guard_spec_to_data(&spec);

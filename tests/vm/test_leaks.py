@@ -2,6 +2,7 @@
 """No tunnelled frame leaves in clear, none is let in, whatever happens to the VPN: gretap,
 gretap-fou and vxlan at once over each VPN; over WireGuard in IPv6, too."""
 
+import contextlib
 import pathlib
 import sys
 
@@ -58,3 +59,9 @@ def test_wireguard_rekeys(slow_wireguard):
 def test_openvpn_renegotiates(sessions):
     session = sessions.of(OpenVpnPersist, more=layers.RENEGOTIATE)
     layers.rekeyed(session, lambda: layers.wait_renegotiated(session.vpn))
+
+
+def test_removed():
+    """Even their end is quiet."""
+    with contextlib.closing(leaks.Session(WireGuard)) as session:
+        session.removed()
