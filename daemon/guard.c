@@ -332,7 +332,7 @@ static bool spec_equal(const EcGuardSpec *a, const EcGuardSpec *b)
 	       a->protocol == b->protocol && a->lookup_protocol == b->lookup_protocol &&
 	       a->second_protocol == b->second_protocol && a->local_port == b->local_port &&
 	       a->remote_port == b->remote_port && a->has_vni == b->has_vni && a->vni == b->vni &&
-	       a->protect == b->protect && strcmp(a->vpn, b->vpn) == 0;
+	       a->anybody == b->anybody && a->protect == b->protect && strcmp(a->vpn, b->vpn) == 0;
 }
 
 /* Whether every layer that has a part in this fence holds it already. */

@@ -605,3 +605,11 @@ def test_clamp(lab, site, driver, family):
     driver = Driver(lab, site.near)
     assert passed("lan-p", "ec-t-p") == 1200
     assert driver("clamp t ec-t 0") == "ok" and passed("lan-p", "ec-t-p") == 1460
+
+
+def test_who_may_send_changes(site, driver):
+    """The peer alone, anybody in the VPN, the peer alone."""
+    for anybody in (False, True, False):
+        assert driver.arm("t", "fou", anybody=str(anybody).lower()) == "ok"
+        assert [len(elements(site, s)) for s in ("out4-from", "out4-quoted", "in4-any")] == \
+            [anybody] * 3
