@@ -303,11 +303,11 @@ class Session:
         flows = [*self.flows.values(), *self.large.values()]
         wait_until(lambda: time.monotonic() > base + RETURN + 8 or
                    not [s for s in flows if s.first(marks[s]) is None], "", 40)
-        took = {s.name: (s.first(marks[s]) or float("inf")) - base for s in flows}
-        late = {name: t for name, t in took.items() if t > RETURN}
-        assert not late, f"{event}: frames crossed only so many s after the VPN did: {late}\n" \
-            f"{self.guarded.describe()}"
-        return max(0, *took.values())
+        # What was sent in time counts, not when a slow machine saw it arrive.
+        late = {s.name: at - base for s in flows if (at := s.last_lost(marks[s])) > base + RETURN}
+        assert not late, f"{event}: frames sent so many s after the VPN was back were lost: " \
+            f"{late}\n{self.guarded.describe()}"
+        return max(0, *(s.first(marks[s]) - base for s in flows))
 
     # What happens to the daemon
 

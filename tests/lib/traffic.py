@@ -60,6 +60,14 @@ class Stream:
         """When the first of the frames from `mark` on arrived, or None."""
         return min(self.since(mark), default=None)
 
+    def last_lost(self, mark):
+        """When the last of the frames from `mark` on was sent before the first that arrived; 0 if
+        none was lost, for ever if none arrived."""
+        arrived = next((n for n in range(mark, self.sent) if n in self.arrived), None)
+        if arrived is None:
+            return float("inf")
+        return self.sent_at[arrived - 1] if arrived > mark else 0
+
     def lost(self, begin, end):
         return [n for n in range(begin, end) if n not in self.arrived]
 
