@@ -28,7 +28,7 @@
  * seconds.
  */
 
-#define AFTER_USEC (5 * 1000000ULL)
+#define AFTER_USEC (10 * 1000000ULL)
 
 typedef struct Fence {
 	EcGuardSpec spec;

@@ -84,7 +84,7 @@ const char *ec_guard_why(const EcGuard *g, unsigned layer);
 /* Marks the fence for removal; arming it again takes that back. */
 void ec_guard_disarm(EcGuard *g, const char *name);
 /* Removes the marked ones, in one transaction: the interfaces are gone by now. What fences ICMP
- * errors to the peer stays for 5 s, or until ec_guard_free(). Cannot fail. */
+ * errors to the peer stays for 10 s, or until ec_guard_free(). Cannot fail. */
 void ec_guard_flush(EcGuard *g);
 /* Marks every fence that none of the names (a set) has. For the start, when files of tunnels may
  * have vanished meanwhile. */

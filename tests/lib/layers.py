@@ -213,8 +213,10 @@ def wait_renegotiated(vpn, times=2):
                60, 0.05)
 
 
-# Often, and no restart meanwhile, however slow the machine.
-RENEGOTIATE = ("--reneg-sec", "4", "--keepalive", "2", "30")
+def renegotiate(seconds):
+    """Options: so often, and no restart meanwhile, however slow the machine."""
+    return ("--reneg-sec", str(seconds), "--keepalive", "2", "30")
+
 
 # The last one leaves its session without a guard.
 DEEDS = {"guard taken away": guard_comes_back, "each layer alone": each_layer_holds_alone}

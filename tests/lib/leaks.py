@@ -25,6 +25,7 @@ LARGE, LARGE_EVERY = 1485, 10     # frames of 1500 bytes, which cross in outer f
 RETURN = 2          # s until frames cross again once the VPN does
 REARMED = 1         # s until a guard that somebody flushed is back
 CLOSED = 9          # a UDP port that nobody has
+FEW = 5             # packets that the same way takes
 ENOUGH = 10         # packets in clear that prove that the judge sees them
 
 
@@ -339,35 +340,36 @@ class Session:
         self.floor = time.monotonic()
 
     def removed(self):
-        """The near site's tunnels are removed, and the VPN stops taking what goes to the far one.
-        What that one still sends comes by the VPN and is answered with errors that quote it: those
-        of others' packets are seen outside, those of the tunnels' are not."""
+        """The VPN stops taking what goes to the far site, and the near one's tunnels are removed.
+        What the far one still sends comes by the VPN and is answered with errors that quote it:
+        those of others' packets are seen outside, those of the tunnels' are not as long as their
+        part of the fence stands."""
         vpn, client = self.vpn, self.guarded.client()
         self.broken = True
-        self.judge.clear()
         errors = self.lab.capture(vpn.topology.router, "near")
         with vpn.topology.far.entered():
             other = self.lab.keep(socket.socket(
                 socket.AF_INET6 if ":" in vpn.other else socket.AF_INET, socket.SOCK_DGRAM))
         other.bind((vpn.other, 0))
-        for kind in self.encapsulations:
-            client.on(LETTER[kind], "Remove")
-        wait_until(lambda: not any(self.near.link(f"ec-{LETTER[k]}") for k in self.encapsulations),
-                   "the interfaces are gone")
         happening = vpn.specific_route()
         next(happening)
 
         def quoted():
-            with contextlib.suppress(ConnectionRefusedError):
-                other.sendto(PLAIN, (vpn.near, CLOSED))
-            return sum(PLAIN in e for e in errors.take()) >= ENOUGH
-        wait_until(quoted, "the errors of others leak", interval=0.02)
+            other.sendto(PLAIN, (vpn.near, CLOSED))
+            return sum(PLAIN in e for e in errors.take()) >= FEW
+        wait_until(quoted, "the errors of others leak")
+        for kind in self.encapsulations:
+            client.on(LETTER[kind], "Remove")
+        wait_until(lambda: not any(self.near.link(f"ec-{LETTER[k]}") for k in self.encapsulations),
+                   "the interfaces are gone")
+        errors.clear()
         marks = {s: s.sent for (site, _), s in self.flows.items() if site == "far"}
-        wait_until(lambda: all(s.sent >= mark + ENOUGH for s, mark in marks.items()), "frames come")
-        self.judge.acquit("removed")
+        wait_until(lambda: quoted() and all(s.sent >= mark + FEW for s, mark in marks.items()),
+                   "frames come", interval=0.02)
+        found = self.judge.guarded()
+        assert self.near.exec("nft", "list", "ruleset").stdout, "too slow: the fence is gone"
+        assert not found, f"in clear: {found}"
         next(happening, None)
-        wait_until(lambda: not self.near.exec("nft", "list", "ruleset").stdout,
-                   "in the end nothing is left")
 
 
 DAEMON_EVENTS = ("daemon killed before", "daemon killed during")

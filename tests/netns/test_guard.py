@@ -515,7 +515,7 @@ def test_nothing_stays(site, driver):
     driver("flush")
     assert driver("clamp t ec-t 0") == "ok"
     assert private(site) == clean and site.near.ip("xfrm", "policy").stdout == ""
-    wait_until(lambda: site.near.exec("nft", "list", "ruleset").stdout == "", "nothing stays")
+    wait_until(lambda: site.near.exec("nft", "list", "ruleset").stdout == "", "nothing stays", 20)
     assert not os.listdir(driver.directory / "guards")
 
 
@@ -541,7 +541,7 @@ def test_errors_outlive(lab, site, driver):
     site.astray()
     assert site.send("gre", 4)["wire"] == COUNT and site.receive("gre", 4, "wire")
     assert driver.arm("t", "gre") == "ok" and driver("layers t") == "layers nftables route"
-    stays(lambda: site.send("gre", 4)["wire"] == 0, 5.5, "the end of the last time is none of this")
+    stays(lambda: site.send("gre", 4)["wire"] == 0, 10.5, "the end of the last time is none of this")
     remove()
     driver.process.kill()
     driver.process.wait()

@@ -35,7 +35,7 @@ def test_user_plane(sessions, vpn, event):
 
 def test_openvpn_renegotiates(sessions):
     session = sessions.of(OpenVpnPersist, encapsulations=("vxlan",), interval=0.01,
-                          more=layers.RENEGOTIATE)
+                          more=layers.renegotiate(4))
     layers.rekeyed(session, lambda: layers.wait_renegotiated(session.vpn))
 
 

@@ -57,7 +57,7 @@ def test_wireguard_rekeys(slow_wireguard):
 
 
 def test_openvpn_renegotiates(sessions):
-    session = sessions.of(OpenVpnPersist, more=layers.RENEGOTIATE)
+    session = sessions.of(OpenVpnPersist, more=layers.renegotiate(8))
     layers.rekeyed(session, lambda: layers.wait_renegotiated(session.vpn))
 
 
