@@ -43,6 +43,8 @@
 
 #define STATE_ACTIVATED 2 /* NM_ACTIVE_CONNECTION_STATE_ACTIVATED */
 
+typedef struct Query Query;
+
 typedef struct Profile {
 	char *uuid;
 	char *up_with; /* id or UUID of another connection */
@@ -59,17 +61,17 @@ typedef struct Wish {
 	size_t at;      /* the next of them */
 	char *primary;  /* the one with the default route */
 	bool ready;     /* there is something to bring it up on */
-	bool asked;     /* an answer is due */
+	Query *asked;   /* whose answer is due; it goes with the wish */
 	bool again;     /* something changed since */
 } Wish;
 
 /* A question to NetworkManager that is not answered. */
-typedef struct Query {
+struct Query {
 	EcNmProfiles *all;
 	char *about; /* object path or UUID */
 	void (*answered)(struct Query *q, sd_bus_message *reply);
 	sd_bus_slot *slot;
-} Query;
+};
 
 struct EcNmProfiles {
 	sd_bus *bus;
@@ -97,6 +99,8 @@ static void free_wish(gpointer wish)
 {
 	Wish *w = wish;
 
+	if (w->asked)
+		(void)g_hash_table_remove(w->all->queries, w->asked);
 	g_free(w->uuid);
 	g_free(w->path);
 	g_strfreev(w->actives);
@@ -254,13 +258,12 @@ static void end_wish(Wish *w)
 		p->news = sd_bus_slot_unref(p->news);
 }
 
-/* The wish that a query was about, unless it was given up; another answer may become due. */
+/* The wish that a query was about; another answer may become due. */
 static Wish *wish_of(const Query *q)
 {
 	Wish *w = g_hash_table_lookup(q->all->wishes, q->about);
 
-	if (w)
-		w->asked = false;
+	w->asked = NULL;
 	return w;
 }
 
@@ -297,8 +300,6 @@ static void on_activated(Query *q, sd_bus_message *reply)
 	Wish *w = wish_of(q);
 	const sd_bus_error *error = sd_bus_message_get_error(reply);
 
-	if (!w)
-		return;
 	if (!error) {
 		ec_log_profile(LOG_INFO, w->uuid, "NetworkManager brings this connection up %s%s",
 				w->with ? "with " : "again", w->with ? w->with : "");
@@ -317,7 +318,7 @@ static void on_activated(Query *q, sd_bus_message *reply)
 static void activate(Wish *w, const char *base)
 {
 	w->asked = ask(w->all, w->uuid, on_activated, NM_PATH, NM, "ActivateConnection", "ooo",
-				   w->path, "/", base) != NULL;
+			w->path, "/", base);
 }
 
 static void on_object(Query *q, sd_bus_message *reply)
@@ -325,8 +326,6 @@ static void on_object(Query *q, sd_bus_message *reply)
 	Wish *w = wish_of(q);
 	const char *path;
 
-	if (!w)
-		return;
 	if (sd_bus_message_get_error(reply) || sd_bus_message_read(reply, "o", &path) < 0) {
 		wait_on(w); /* its profile is not read yet, or gone */
 		return;
@@ -343,8 +342,6 @@ static void on_other(Query *q, sd_bus_message *reply)
 	g_auto(Active) a = { 0 };
 	Wish *w = wish_of(q);
 
-	if (!w)
-		return;
 	if (!sd_bus_message_get_error(reply))
 		(void)ec_dbus_read_fields(reply, active_fields, &a);
 	const char *path = w->actives[w->at++];
@@ -363,10 +360,10 @@ static void look_at_next(Wish *w)
 
 	if (path)
 		w->asked = ask(w->all, w->uuid, on_other, path, PROPERTIES, "GetAll", "s",
-					   NM_ACTIVE) != NULL;
+				NM_ACTIVE);
 	else if (w->ready)
 		w->asked = ask(w->all, w->uuid, on_object, NM_SETTINGS_PATH, NM_SETTINGS,
-					   "GetConnectionByUuid", "s", w->uuid) != NULL;
+				"GetConnectionByUuid", "s", w->uuid);
 	else
 		wait_on(w);
 }
@@ -376,8 +373,6 @@ static void on_manager(Query *q, sd_bus_message *reply)
 	Manager nm = { .startup = true };
 	Wish *w = wish_of(q);
 
-	if (!w)
-		return;
 	if (!sd_bus_message_get_error(reply))
 		(void)ec_dbus_read_fields(reply, manager_fields, &nm);
 	g_strfreev(w->actives);
@@ -392,7 +387,7 @@ static void on_manager(Query *q, sd_bus_message *reply)
 static void begin(Wish *w)
 {
 	w->again = false;
-	w->asked = ask(w->all, w->uuid, on_manager, NM_PATH, PROPERTIES, "GetAll", "s", NM) != NULL;
+	w->asked = ask(w->all, w->uuid, on_manager, NM_PATH, PROPERTIES, "GetAll", "s", NM);
 }
 
 /* Of those to be restored. */
@@ -645,8 +640,8 @@ static void forget(EcNmProfiles *p)
 	for (size_t i = 0; i < EC_ELEMENTS(p->match); i++)
 		p->match[i] = sd_bus_slot_unref(p->match[i]);
 	p->news = sd_bus_slot_unref(p->news);
-	g_hash_table_remove_all(p->queries);
 	g_hash_table_remove_all(p->wishes);
+	g_hash_table_remove_all(p->queries);
 	g_hash_table_remove_all(p->profiles);
 	g_clear_pointer(&p->owner, g_free);
 	p->reading = 0;

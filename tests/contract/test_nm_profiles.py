@@ -362,3 +362,23 @@ def test_what_is_kept_is_for_root_to_write(world):
     wait_until(file.exists, "it is noted")
     assert file.stat().st_mode & 0o777 == 0o644 and file.stat().st_uid == os.getuid()
     assert len(file.read_text().splitlines()) == 1
+
+
+def test_a_vpn_comes_while_it_is_brought_up_again(world):
+    """Two reasons at once: what was asked for the first is no answer to the second."""
+    cord = world.nm.profile("cord", up_with=VPN)
+    service = world.service()
+    world.nm.own(False)
+    service.close()
+    world.nm.put("manager", "Startup", True)
+    vpn = world.nm.next("ActiveConnection")
+    for i in range(40):
+        world.nm.active(f"other{i}", type="802-3-ethernet", tell=False)
+    world.nm.own()
+    world.reads()
+    world.nm.emit(NM_PATH, mocknm.PROPERTIES, "PropertiesChanged", "sa{sv}as", mocknm.NM, {}, [])
+    world.nm.active(VPN, path=vpn)
+    for _ in range(5):
+        world.settle()
+    assert world.activations() == [[cord, "/", "/"]]
+    assert world.daemon.process.poll() is None
