@@ -490,8 +490,9 @@ static int check_new(EcManager *m, const EcSettings *settings, sd_bus_error *ret
 	if (r < 0)
 		return r;
 	if (ec_manager_find(m, settings->name))
-		return ec_error(ret_error, EC_ERROR_EXISTS, "there is a tunnel %s already",
-				settings->name);
+		return ec_error(ret_error, EC_ERROR_EXISTS, "there is a tunnel %s already%s",
+				settings->name,
+				settings->profile ? "; set another tunnel-name" : "");
 	if (ec_manager_find_listener(m, settings->name))
 		return ec_error(ret_error, EC_ERROR_EXISTS,
 				"there is a listener %s already; a tunnel needs a name of its own",

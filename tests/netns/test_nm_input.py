@@ -133,7 +133,7 @@ def test_name_is_taken(world):
     world.cord(ipv4=world.manual())
     done = world.up(check=False)
     assert done.returncode == 4 and done.seconds < QUICK
-    world.said("cord")
+    world.said("cord", "tunnel-name")
     assert seen() == before
     assert ping(world.near, "192.168.7.1")
     world.client.on("cord", "Remove")
