@@ -110,6 +110,16 @@ static gboolean on_close(GtkWindow *dialog, gpointer userdata)
 
 #	define CLOSE_SIGNAL "close-request"
 
+static void close_by_escape(GtkWidget *window, GtkWidget *cancel)
+{
+	GtkEventController *keys = gtk_shortcut_controller_new();
+
+	gtk_shortcut_controller_add_shortcut(GTK_SHORTCUT_CONTROLLER(keys),
+			gtk_shortcut_new(gtk_keyval_trigger_new(GDK_KEY_Escape, 0),
+					gtk_named_action_new("window.close")));
+	gtk_widget_add_controller(window, keys);
+}
+
 void ec_tk_label_for(GtkWidget *label, GtkWidget *widget)
 {
 	gtk_label_set_mnemonic_widget(GTK_LABEL(label), widget);
@@ -233,6 +243,15 @@ static gboolean on_close(GtkWindow *dialog, GdkEvent *event, gpointer userdata)
 
 #	define CLOSE_SIGNAL "delete-event"
 
+static void close_by_escape(GtkWidget *window, GtkWidget *cancel)
+{
+	GtkAccelGroup *keys = gtk_accel_group_new();
+
+	gtk_window_add_accel_group(GTK_WINDOW(window), keys);
+	gtk_widget_add_accelerator(cancel, "clicked", keys, GDK_KEY_Escape, 0, 0);
+	g_object_unref(keys);
+}
+
 void ec_tk_label_for(GtkWidget *label, GtkWidget *widget)
 {
 	gtk_label_set_mnemonic_widget(GTK_LABEL(label), widget);
@@ -293,6 +312,7 @@ GtkWindow *ec_tk_dialog_new(GtkWidget *parent, const char *title, GtkWidget *con
 	gtk_window_set_modal(GTK_WINDOW(window), TRUE);
 	gtk_window_set_destroy_with_parent(GTK_WINDOW(window), TRUE);
 	window_set_child(window, content);
+	close_by_escape(window, cancel);
 	return GTK_WINDOW(window);
 }
 

@@ -40,6 +40,13 @@ class Screen:
             "XDG_RUNTIME_DIR": str(home), "GTK_THEME": "Adwaita", "NO_AT_BRIDGE": "1",
             "GTK_A11Y": "none"}
 
+    def keys(self, title, *keys):
+        """Struck while the window of that title has the focus."""
+        def do(*words):
+            return run("xdotool", *words, env={**os.environ, **self.environment}).stdout.split()
+        window = do("search", "--sync", "--onlyvisible", "--name", title)[-1]
+        do("windowfocus", "--sync", window, "key", "--clearmodifiers", *keys)
+
     def picture(self, name):
         """What is to be seen, for people to look at; beside the build."""
         PICTURES.mkdir(exist_ok=True)

@@ -353,6 +353,21 @@ def test_closed_with_the_advanced_window_open(host):
     assert set(host.do("fields")) - BUTTONS == SIMPLE
 
 
+def test_advanced_window_by_keys(host):
+    """Typed where the focus is; Escape is Cancel, Alt+A is Apply."""
+    create(host, "keys")
+    host.set(remote="10.8.0.1")
+    for key, held in (("Escape", {}), ("alt+a", {"tunnel": "7"})):
+        host.do("press", "advanced")
+        host.screen.keys("Advanced options of the tunnel", "Tab", "7")
+        wait_until(lambda: host.get("tunnel")["text"] == "7", "it is typed")
+        host.screen.keys("Advanced options of the tunnel", key)
+        wait_until(lambda: "tunnel" not in host.do("fields"), f"{key} closes the window")
+        host.do("press", "advanced")
+        assert host.get("tunnel")["text"] == held.get("tunnel", "")
+        host.do("press", "cancel")
+
+
 # The program that Debian has for it
 
 KIND = "Ethernet over a VPN (ethercord)"
