@@ -50,7 +50,8 @@ static const EcSetting table[] = {
 	{ FIELD("up-with", STRING, up_with), .scopes = TUNNEL, .is_valid = is_connection,
 			.allowed = "the id or UUID of a connection, at most 255 bytes, not a file's path",
 			.help = "Id or UUID of a VPN connection of NetworkManager: this connection is "
-				"brought up whenever that one comes up." },
+				"brought up whenever that one comes up, by *ethercordd*, which has to "
+				"run." },
 	{ FIELD("key-flags", UINT32, key_flags), .scopes = TUNNEL, .max = 7, .fallback = "0",
 			.help = "Who keeps *key*: 0 NetworkManager, for all users; 1 the user's agent; "
 				"2 nobody, it is asked for each time; 4 there need not be one. The sum "

@@ -100,6 +100,8 @@ int ec_svc_connection_read(sd_bus_message *m, EcSvcConnection **ret, sd_bus_erro
 	EcSvcConnection *c = *ret = g_new0(EcSvcConnection, 1);
 
 	c->message = sd_bus_message_ref(m);
+	/* A key may be in there. */
+	(void)sd_bus_message_sensitive(m);
 	c->profile = ec_profile_new();
 	int r = read_plain(c);
 	if (r >= 0 && (!c->uuid || !c->id))
