@@ -35,7 +35,9 @@ static size_t collect(const struct addrinfo *list, EcAddress *found, size_t n)
 			continue;
 		found[n].family = list->ai_family;
 		memcpy(found[n].bytes, from, ec_address_size(&found[n]));
-		n++;
+		/* Who blocks a name says 0.0.0.0. */
+		if (ec_address_is_unicast(&found[n]))
+			n++;
 	}
 	return n;
 }

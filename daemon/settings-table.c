@@ -43,8 +43,10 @@ static bool is_cidr(const char *text)
  */
 static bool is_remote(const char *text)
 {
-	if (is_address(text))
-		return true;
+	EcAddress a;
+
+	if (ec_address_from_string(text, &a) == 0)
+		return ec_address_is_unicast(&a);
 	size_t n = strlen(text);
 	if (n > 253 || !g_ascii_isalnum(text[0]))
 		return false;
@@ -145,7 +147,7 @@ static const EcSetting table[] = {
 				"neither the listener nor the *[peer NAME]* has a *bridge*, "
 				"*join-remote* and *join-networks* where one has." },
 	{ FIELD("remote", STRINGS, remote), .scopes = TUNNEL, .is_valid = is_remote,
-			.allowed = "IPv4 or IPv6 addresses or host names",
+			.allowed = "IPv4 or IPv6 addresses of a host, or host names",
 			.help = "Addresses or host names of the peer, inside the VPN, tried in order." },
 	{ FIELD("local", STRING, local), .scopes = TUNNEL | LISTENER, .is_valid = is_address,
 			.allowed = "an IPv4 or IPv6 address", .fallback_help = "from the path",

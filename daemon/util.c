@@ -39,6 +39,16 @@ bool ec_address_equal(const EcAddress *a, const EcAddress *b)
 	return a->family == b->family && memcmp(a->bytes, b->bytes, ec_address_size(a)) == 0;
 }
 
+bool ec_address_is_unicast(const EcAddress *a)
+{
+	in_addr_t v4 = ntohl(a->v4.s_addr);
+
+	if (a->family == AF_INET)
+		return v4 != INADDR_ANY && v4 != INADDR_BROADCAST && !IN_MULTICAST(v4);
+	return a->family == AF_INET6 && !IN6_IS_ADDR_UNSPECIFIED(&a->v6) &&
+	       !IN6_IS_ADDR_MULTICAST(&a->v6);
+}
+
 int ec_cidr_from_string(const char *text, EcAddress *ret_address, unsigned *ret_length)
 {
 	const char *slash = strchr(text, '/');

@@ -30,6 +30,8 @@ int ec_address_from_string(const char *text, EcAddress *ret);
 /* Text in a caller's buffer; "" for AF_UNSPEC. Returns buffer. */
 const char *ec_address_to_string(const EcAddress *a, char buffer[static INET6_ADDRSTRLEN]);
 bool ec_address_equal(const EcAddress *a, const EcAddress *b);
+/* One host's: neither "any", nor a group's, nor everybody's. */
+bool ec_address_is_unicast(const EcAddress *a);
 /* "10.0.0.1/24" or "fd00::1/64"; a missing length means the whole address. -EINVAL if neither. */
 int ec_cidr_from_string(const char *text, EcAddress *ret_address, unsigned *ret_length);
 

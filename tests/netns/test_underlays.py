@@ -173,6 +173,16 @@ def test_names_are_looked_up(lab):
     assert sites.flow().stop(50) == []
 
 
+def test_a_blocked_name(lab):
+    """0.0.0.0 is what filters answer, and would be a tunnel to anybody."""
+    sites = Sites(lab, hosts="127.0.0.1 localhost\n0.0.0.0 office.example\n:: office.example\n")
+    sites.client.add("t1", remote="office.example", id=1)
+    wait_until(lambda: "look" not in sites.client.get("t1")["StateReason"][1], "it is looked up")
+    got = sites.client.get("t1")
+    assert got["State"] == "waiting" and "office.example" in got["StateReason"][1], got
+    assert not sites.near.link("ec-t1")
+
+
 def test_looking_up_blocks_nothing(lab):
     """A name server that never answers."""
     sites = Sites(lab, hosts="127.0.0.1 localhost\n",

@@ -18,7 +18,7 @@
  * back as text when it is given in another spelling, the second. Every row of the table must be
  * here. */
 static const struct Sample {
-	const char *key, *good[8], *bad[14];
+	const char *key, *good[8], *bad[16];
 	EcScope scopes; /* in which it is tried, where the key is known there; 0: all */
 } samples[] = {
 	{ "name", { "A.b-c_9", NULL, "a", LONGEST },
@@ -28,7 +28,8 @@ static const struct Sample {
 			{ "Join-Remote", "join", "0", "1", "join-remote ", "\xff" } },
 	{ "remote", { "192.0.2.1,vpn.example.org", "192.0.2.1; vpn.example.org ,", "fd00::1", "a" },
 			{ "192.0.2.256", "1.2.3", "fe80::1%eth0", "-a", "a/b", "a\x01", "a,a",
-					"../x", "\xff", "a:b" } },
+					"../x", "\xff", "a:b", "0.0.0.0", "::", "224.0.0.1",
+					"255.255.255.255", "ff02::1" } },
 	{ "local", { "192.0.2.1", NULL, "fd00::1" },
 			{ "host", "192.0.2.1/24", "192.0.2.1,192.0.2.2", "\xff" } },
 	{ "port", { "65200", "0xfeb0", "1", "65535" },
