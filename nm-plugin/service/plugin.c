@@ -173,6 +173,8 @@ static int on_active(sd_bus_message *m, void *userdata, sd_bus_error *ret_error)
 
 	if (r >= 0 && state == EC_SVC_ACTIVE_DEACTIVATED)
 		ec_svc_disconnect(userdata);
+	else if (r >= 0 && state == EC_SVC_ACTIVE_ACTIVATED)
+		ec_svc_on_activated(userdata);
 	return MIN(r, 0);
 }
 

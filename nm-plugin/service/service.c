@@ -247,6 +247,17 @@ static void look_while_coming(EcService *s)
 		ec_svc_tell(s, LOG_NOTICE, "%s", sentence);
 }
 
+void ec_svc_on_activated(EcService *s)
+{
+	/* It takes any change of the interface, as the port profile's end, for ours to have come
+	 * up. It heeds STARTING only after STARTED. */
+	if (!s->was_started || s->phase == EC_SVC_PHASE_GATEWAY ||
+			s->phase == EC_SVC_PHASE_STARTED || s->phase == EC_SVC_PHASE_STOPPED)
+		return;
+	ec_svc_plugin_state(s, EC_SVC_STATE_STARTED);
+	ec_svc_plugin_state(s, EC_SVC_STATE_STARTING);
+}
+
 static void lose(EcService *s)
 {
 	s->grace = sd_event_source_disable_unref(s->grace);

@@ -252,6 +252,8 @@ void ec_svc_connect(EcService *s, EcSvcConnection *c, const sd_bus_error *broken
 void ec_svc_new_key(EcService *s, EcSvcConnection *c, const sd_bus_error *broken);
 /* As the user wants it, or NetworkManager. */
 void ec_svc_disconnect(EcService *s);
+/* NetworkManager shows it as activated. */
+void ec_svc_on_activated(EcService *s);
 /* NetworkManager went: what it knew it forgot, the tunnel stays. */
 void ec_svc_abandon(EcService *s);
 /* Ends the activation: the sentence goes to the journal, the code to NetworkManager. */

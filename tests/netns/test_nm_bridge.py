@@ -4,7 +4,7 @@
 import pytest
 
 from ethercord import bridge, ping, stays, wait_until
-from nmbed import Bed
+from nmbed import QUICK, Bed
 
 RANGE = "--dhcp-range=192.168.7.100,192.168.7.150,1h"
 STP = {"bridge": {"stp": "false"}}
@@ -168,3 +168,29 @@ def test_bridge_is_activated_anew(bed):
             (not state and bed.journal.of(bed.uuid("cord")) and not bed.left())
     wait_until(settled, "the port is back, or the connection is down", 10, 0.05)
     stays(settled, 0.5, "and it stays so", 0.05)
+
+
+@pytest.mark.parametrize("kind", ["managed"])
+def test_bridge_is_waited_for(lab, kind):
+    """vpn.persistent: not "activated" without its bridge, and again when that is back."""
+    bed = Bed(lab, keyfile="unmanaged-devices=interface-name:br0" if kind == "unmanaged" else "")
+    bed.far_end()
+    if kind == "managed":
+        br0(bed, up=True)
+    else:
+        bridge(bed.near)
+    bed.cord(bridge="br0", mode="join-remote", persistent=True)
+    bed.up()
+    if kind == "managed":
+        bed.down("br0")
+    else:
+        bed.near.ip("link", "del", "br0")
+    bed.said("br0")
+    wait_until(lambda: bed.state() == "activating", "the loss is shown", QUICK)
+    stays(lambda: bed.state() == "activating", 1, "it goes on to be shown", 0.05)
+    if kind == "managed":
+        bed.up("br0")
+    else:
+        bridge(bed.near)
+    bed.wait_active()
+    assert port_of(bed) == "br0"
