@@ -128,7 +128,7 @@ void ec_svc_plugin_secrets(EcService *s, const char *sentence)
 }
 
 /* The addresses are the profile's own, or the port profile's: there are none in here. */
-void ec_svc_plugin_config(EcService *s)
+void ec_svc_plugin_config(EcService *s, const char *interface)
 {
 	g_autoptr(sd_bus_message) m = NULL;
 	int r = sd_bus_message_new_signal(s->bus, &m, PLUGIN_PATH, PLUGIN, "Config");
@@ -136,7 +136,7 @@ void ec_svc_plugin_config(EcService *s)
 	if (r >= 0)
 		r = sd_bus_message_open_container(m, 'a', "{sv}");
 	if (r >= 0)
-		r = sd_bus_message_append(m, "{sv}{sv}{sv}{sv}", "tundev", "s", s->cord.interface,
+		r = sd_bus_message_append(m, "{sv}{sv}{sv}{sv}", "tundev", "s", interface,
 				"has-ip4", "b", (int)false, "has-ip6", "b", (int)false,
 				"can-persist", "b", (int)s->connection->persistent);
 	if (r >= 0)

@@ -59,6 +59,7 @@
 #define ASK_MAX 3
 #define REAPPLY_USEC 100000ULL
 #define REAPPLY_MAX 150
+#define REAPPLY_DETOUR 5
 
 static void start_cord(EcService *s);
 
@@ -448,16 +449,29 @@ static int on_own_state(sd_bus_message *reply, void *userdata, sd_bus_error *ret
 	return 0;
 }
 
+static void look_at_own(EcService *s)
+{
+	if (s->active)
+		ec_svc_call_get_all(&s->reapply, EC_SVC_NM, s->active, EC_SVC_NM_ACTIVE,
+				on_own_state, s);
+}
+
 static int on_reapplied(sd_bus_message *reply, void *userdata, sd_bus_error *ret_error)
 {
 	EcService *s = userdata;
 
 	ec_svc_call_done(&s->reapply);
-	if (sd_bus_message_is_method_error(reply, NULL))
+	if (!sd_bus_message_is_method_error(reply, NULL)) {
+		look_at_own(s);
+	} else if (s->reapplied == REAPPLY_DETOUR) {
+		/* Not a device of its own: it will never do it, but acts upon another interface. */
+		ec_svc_plugin_config(s, "lo");
+		ec_svc_plugin_config(s, s->cord.interface);
+		s->reapplied++;
+		look_at_own(s);
+	} else {
 		reapply_again(s);
-	else if (s->active)
-		ec_svc_call_get_all(&s->reapply, EC_SVC_NM, s->active, EC_SVC_NM_ACTIVE,
-				on_own_state, s);
+	}
 	return 0;
 }
 
@@ -478,7 +492,9 @@ static int on_device(sd_bus_message *reply, void *userdata, sd_bus_error *ret_er
 
 /* A second Config with nothing new in it is not acted upon: NetworkManager would show "activating"
  * for ever, without the routes. It refuses while it is busy with the device, which it finds anew
- * when the carrier is back: until the activation is what it should be. */
+ * when the carrier is back: until the activation is what it should be. It always refuses where it
+ * does not manage the device, as without an address; there is a detour then, by an interface that
+ * no packet leaves by. */
 static void reapply(EcService *s)
 {
 	ec_svc_call_nm(&s->reapply, EC_SVC_NM_PATH, EC_SVC_NM, "GetDeviceByIpIface", on_device, s,
@@ -491,7 +507,7 @@ void ec_svc_on_gateway(EcService *s)
 		return;
 	s->phase = EC_SVC_PHASE_STARTED;
 	s->ifindex = s->cord.ifindex;
-	ec_svc_plugin_config(s);
+	ec_svc_plugin_config(s, s->cord.interface);
 	ec_svc_plugin_state(s, EC_SVC_STATE_STARTED);
 	s->reapplied = 0;
 	if (s->was_started)

@@ -277,7 +277,8 @@ void ec_svc_on_gateway(EcService *s);
 int ec_svc_plugin_add(EcService *s);
 void ec_svc_plugin_state(EcService *s, EcSvcState state);
 void ec_svc_plugin_failure(EcService *s, EcSvcFailure code);
-void ec_svc_plugin_config(EcService *s);
+/* The interface that the connection is said to have. */
+void ec_svc_plugin_config(EcService *s, const char *interface);
 void ec_svc_plugin_secrets(EcService *s, const char *sentence);
 
 /* journal.c */

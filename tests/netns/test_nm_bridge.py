@@ -170,7 +170,7 @@ def test_bridge_is_activated_anew(bed):
     stays(settled, 0.5, "and it stays so", 0.05)
 
 
-@pytest.mark.parametrize("kind", ["managed"])
+@pytest.mark.parametrize("kind", ["managed", "unmanaged"])
 def test_bridge_is_waited_for(lab, kind):
     """vpn.persistent: not "activated" without its bridge, and again when that is back."""
     bed = Bed(lab, keyfile="unmanaged-devices=interface-name:br0" if kind == "unmanaged" else "")

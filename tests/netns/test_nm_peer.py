@@ -144,6 +144,19 @@ def test_peer_is_lost_and_waited_for(bed, office, how):
     bed.clean()
 
 
+def test_raw_is_waited_for(bed, office):
+    """A cord without addresses is no device that NetworkManager manages; it shows it all the same."""
+    bed.dial(persistent=True)
+    bed.up()
+    lose(bed, office, "cut")
+    wait_until(lambda: bed.state() == "activating", "the loss is shown", SOON)
+    mend(bed, office, "cut")
+    bed.wait_active()
+    assert bed.near.exec("ip", "-4", "-o", "addr", "show", "lo").stdout.count("inet") == 1
+    bed.down()
+    bed.clean()
+
+
 def test_peer_is_lost_and_waited_for_with_a_lease(bed):
     bridge(bed.far)
     bed.far.ip("addr", "add", "192.168.7.1/24", "dev", "br0")
