@@ -52,6 +52,7 @@ typedef enum EcSvcActiveState {
 } EcSvcActiveState;
 
 /* NMDeviceState: from the first to the last of these a controller takes ports. */
+#define EC_SVC_DEVICE_PREPARE 40
 #define EC_SVC_DEVICE_IP_CONFIG 70
 #define EC_SVC_DEVICE_ACTIVATED 100
 
@@ -146,7 +147,12 @@ typedef struct EcSvcBridge {
 	EcSvcCall call;
 	sd_event_source *retry;
 	GPtrArray *profiles; /* object paths that are still to be looked at */
-	char *active;        /* of the profile that we brought up */
+	char *profile;       /* the best of those that were: its object path */
+	int autoconnect;     /* and what it has of these */
+	int32_t priority;
+	uint64_t timestamp;
+	char *active; /* of the profile that we brought up */
+	bool ended;   /* that activation is over */
 	uint64_t deadline;
 	bool managed; /* NetworkManager has it, and it is up: a port profile puts us in it */
 } EcSvcBridge;

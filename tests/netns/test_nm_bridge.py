@@ -70,6 +70,37 @@ def test_profile_is_down(bed):
     bed.clean()
 
 
+def test_two_at_once(bed):
+    """Neither ends the bridge of the other."""
+    names = ("cord", "two")
+    bed.far_end()
+    bed.far_end(name="second", vni=43, address="192.168.7.3/24")
+    br0(bed)
+    for name, number in zip(names, (42, 43)):
+        bed.cord(name, bridge="br0", mode="join-networks", id=number)
+    for _ in range(3):
+        wanted = [bed.near.popen("nmcli", "--wait", 20, "connection", "up", name) for name in names]
+        assert [process.wait() for process in wanted] == [0, 0]
+        assert {port_of(bed, f"ec-{name}") for name in names} == {"br0"}
+        for name in (*names, "br0"):
+            bed.down(name)
+            bed.clean(name)
+
+
+def test_one_of_several_profiles(bed):
+    """As NetworkManager chooses itself."""
+    bed.far_end()
+    other = {"method": "manual", "address1": "192.168.9.9/24"}
+    for name in ("another", "zero"):
+        bed.write(name, type="bridge", interface_name="br0", ipv4=other, load=True, groups=STP)
+    br0(bed, autoconnect_priority="10")
+    bed.write("old", type="bridge", interface_name="br0", ipv4=other, load=True, groups=STP,
+              autoconnect_priority="-1")
+    bed.cord(bridge="br0", mode="join-remote")
+    bed.up()
+    assert bed.state("br0") == "activated"
+
+
 def test_bridge_gets_its_address_over_the_cord(bed):
     """It cannot be activated before its port is there."""
     bed.far_end()
