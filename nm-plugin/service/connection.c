@@ -95,6 +95,59 @@ static int read_plain(EcSvcConnection *c)
 	return r;
 }
 
+/* Whether a setting has an address or a route of its own; both are lists of a{sv}. */
+static int has_own(const EcSvcConnection *c, const char *setting)
+{
+	static const char *const lists[] = { "address-data", "route-data", NULL };
+	sd_bus_message *m = c->message;
+	int r = enter(c, setting);
+	bool found = false;
+
+	if (r <= 0)
+		return r;
+	r = sd_bus_message_enter_container(m, 'a', "{sv}");
+	while (r >= 0 && !found && (r = sd_bus_message_enter_container(m, 'e', "sv")) > 0) {
+		const char *key;
+
+		r = sd_bus_message_read_basic(m, 's', &key);
+		if (r < 0 || !g_strv_contains(lists, key)) {
+			r = r < 0 ? r : sd_bus_message_skip(m, "v");
+		} else {
+			r = sd_bus_message_enter_container(m, 'v', "aa{sv}");
+			if (r >= 0)
+				r = sd_bus_message_enter_container(m, 'a', "a{sv}");
+			found = r >= 0 && sd_bus_message_at_end(m, false) == 0;
+			if (r >= 0 && !found)
+				r = sd_bus_message_exit_container(m);
+			if (r >= 0 && !found)
+				r = sd_bus_message_exit_container(m);
+		}
+		if (r >= 0 && !found)
+			r = sd_bus_message_exit_container(m);
+	}
+	return r < 0 ? r : found;
+}
+
+/* NetworkManager would put them on the port, and what goes to the bridge's network would leave by
+ * the port alone, without an answer. */
+static int verify_port(const EcSvcConnection *c, sd_bus_error *ret_error)
+{
+	static const char *const settings[] = { "ipv4", "ipv6" };
+
+	for (size_t i = 0; c->profile->settings->bridge && i < EC_ELEMENTS(settings); i++) {
+		int r = has_own(c, settings[i]);
+
+		if (r < 0)
+			return r;
+		if (r > 0)
+			return ec_error(ret_error, EC_ERROR_INVALID_SETTING,
+					"%s.addresses, %s.routes: the tunnel is a port of bridge %s; "
+					"allowed are none, and addresses and routes on the bridge",
+					settings[i], settings[i], c->profile->settings->bridge);
+	}
+	return 0;
+}
+
 int ec_svc_connection_read(sd_bus_message *m, EcSvcConnection **ret, sd_bus_error *ret_error)
 {
 	EcSvcConnection *c = *ret = g_new0(EcSvcConnection, 1);
@@ -114,7 +167,8 @@ int ec_svc_connection_read(sd_bus_message *m, EcSvcConnection **ret, sd_bus_erro
 	if (r < 0)
 		return r;
 	c->name = ec_profile_name(c->profile, c->id);
-	return ec_profile_verify(c->profile, ret_error);
+	r = ec_profile_verify(c->profile, ret_error);
+	return r < 0 ? r : verify_port(c, ret_error);
 }
 
 EcSvcConnection *ec_svc_connection_free(EcSvcConnection *c)

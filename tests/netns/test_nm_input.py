@@ -86,6 +86,16 @@ def test_bad_key(world, key, words):
         world.clean()
 
 
+@pytest.mark.parametrize("family, method, own", [
+    ("ipv4", "manual", {"address1": "192.168.7.9/24"}), ("ipv4", "auto", {"route1": "10.99.0.0/16"}),
+    ("ipv6", "manual", {"address1": "fd77:7::9/64"})])
+def test_addresses_of_a_port(world, family, method, own):
+    """The bridge's network could not be reached any more."""
+    world.journal.entries.clear()
+    world.cord(mode="join-remote", bridge="br0", **{family: {"method": method, **own}})
+    world.fails(family, "br0")
+
+
 def test_works_after_all_that(world):
     world.cord(ipv4=world.manual())
     world.up()
