@@ -228,6 +228,12 @@ const char *ec_svc_connection_method(
 	return six && g_strcmp0(method, "dhcp") == 0 ? "dhcp" : NULL;
 }
 
+bool ec_svc_connection_refuses_ra(const EcSvcConnection *c)
+{
+	return !c->profile->tunnel &&
+	       (c->profile->ipv6 != EC_PROFILE_IP_METHOD || g_strcmp0(c->method6, "ignore") != 0);
+}
+
 int ec_svc_connection_copy(const EcSvcConnection *c, const char *from, const char *const *keys,
 		sd_bus_message *to)
 {

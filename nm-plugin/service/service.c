@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <syslog.h>
+#include <unistd.h>
 
 #include "svc.h"
 
@@ -200,6 +202,23 @@ void ec_svc_on_cord_error(EcService *s, const sd_bus_error *error)
 		ec_svc_fail(s, EC_SVC_FAILURE_CONNECT, "%s", message);
 }
 
+/* Where NetworkManager does not look after IPv6 the kernel does: it would take addresses, and a
+ * default route, from any router at the far end. */
+static void refuse_advertisements(EcService *s)
+{
+	g_autofree char *file =
+			g_strdup_printf("/proc/sys/net/ipv6/conf/%s/accept_ra", s->cord.interface);
+	/* Without IPv6 there is no such file, and nothing to refuse. */
+	int fd = open(file, O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return;
+	if (write(fd, "0", 1) < 0)
+		ec_svc_tell(s, LOG_NOTICE, "%s: %s; routers at the far end may give %s addresses",
+				file, g_strerror(errno), s->cord.interface);
+	(void)close(fd);
+}
+
 static void configure(EcService *s)
 {
 	s->phase = EC_SVC_PHASE_GATEWAY;
@@ -208,6 +227,8 @@ static void configure(EcService *s)
 
 static void on_up(EcService *s)
 {
+	if (!ec_svc_port_is_wanted(s) && ec_svc_connection_refuses_ra(s->connection))
+		refuse_advertisements(s);
 	if (!ec_svc_port_is_wanted(s) || s->port.ready) {
 		configure(s);
 		return;

@@ -110,6 +110,9 @@ bool ec_svc_connection_needs_key(const EcSvcConnection *c);
  * not at all. settings: of the tunnel, which may be another's. */
 const char *ec_svc_connection_method(
 		const EcSvcConnection *c, const EcSettings *settings, bool layer2, bool six);
+/* Whether the tunnel, which is ours, is to have no IPv6 but what the connection says. Method
+ * "ignore" leaves it to the kernel. */
+bool ec_svc_connection_refuses_ra(const EcSvcConnection *c);
 /* Copies those keys of setting `from` that are there into an open a{sv}. */
 int ec_svc_connection_copy(const EcSvcConnection *c, const char *from, const char *const *keys,
 		sd_bus_message *to);

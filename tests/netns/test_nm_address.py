@@ -184,6 +184,26 @@ def test_static_and_ra(bed):
     assert ping(bed.near, "192.168.7.1") and ping(bed.near, "fd77::1")
 
 
+@pytest.mark.parametrize("method", ["manual", "disabled"])
+def test_ra_is_refused(bed, method):
+    """Who asks for no advertisements gets neither an address nor a default route by them."""
+    far_end(bed)
+    bed.far.ip("addr", "add", "fd77::1/64", "dev", "far", "nodad")
+    own = ["fd77::2/64"] if method == "manual" else []
+    interface = bed.cord(ipv4=bed.manual(), ipv6={"method": method, **{"address1": a for a in own}})
+    bed.up()
+    wait_until(lambda: "fe80" in bed.near.ip("addr", "show", "dev", interface, "-tentative").stdout,
+               "the interface would take advertisements", 10)
+    capture = bed.lab.capture(bed.near, interface, 0x86DD)
+    bed.dnsmasq("far", *ADVERTISE)
+    wait_until(lambda: any(frame[54] == 134 for frame in capture.take()), "an advertisement", 20)
+
+    def untouched():
+        found = [a for a in addresses(bed.near, interface) if a.startswith("fd77")]
+        return found == own and not bed.near.ip("-6", "route", "show", "default").stdout
+    stays(untouched, 0.3, "there is nothing but what was asked for", 0.05)
+
+
 @pytest.mark.parametrize("ipv4", ["static", "none"])
 def test_nobody_advertises(bed, ipv4):
     """ipv6.method auto is what nmcli and the editors choose: IPv4 does not wait for it, and a cord
