@@ -94,6 +94,18 @@ def test_several_with_one(world):
     assert {a[0] for a in world.activations()} == cords
 
 
+def test_with_two_at_once(world):
+    """Ids are not unique: whichever it comes up with, it is brought up once."""
+    cord = world.nm.profile("cord", up_with=VPN)
+    both = [world.nm.active(VPN, state=1, tell=False) for _ in range(2)]
+    world.settle()
+    os.kill(world.daemon.pid, signal.SIGSTOP)
+    for path in both:
+        world.nm.active(VPN, path=path)
+    os.kill(world.daemon.pid, signal.SIGCONT)
+    assert world.activations() == [[cord, "/", "/"]]
+
+
 def test_never_with_itself_or_with_a_device(world):
     world.nm.profile("loop", up_with="loop")
     world.nm.active("loop")
