@@ -39,8 +39,9 @@
  *   while it is up                        vpn.persistent=no        vpn.persistent=yes
  *    peer or underlay VPN lost            ends, why                "activating", why, until it is
  *                                                                  back; addresses return with it
- *    bridge down, port profile down,      ends, why                "activating", why; tried again
- *    DHCP lease lost
+ *    bridge down                          ends, why                "activating", why, until it is
+ *                                                                  back
+ *    port profile down, DHCP lease lost   ends, why                "activating", why; tried again
  *    frames have to be proved anew        nothing for 3 s, then  as if the peer were lost
  *    base device down, Sleep              ends                     stays, rides on the next device
  *    tunnel taken down or removed by      ends, why                ends, why
