@@ -440,6 +440,21 @@ def test_port_of_a_kernel_tunnel(sites):
     nothing_left(sites.daemon)
 
 
+def open_files(daemon):
+    return len(os.listdir(f"/proc/{daemon.pid}/fd"))
+
+
+def test_more_than_the_files_it_is_given(sites):
+    """The limit that programs start with is not what the daemon may have."""
+    sites.daemon.stop()
+    sites.daemon.wrapper = ("prlimit", "--nofile=64:4096")
+    sites.daemon.start()
+    for number in range(12):
+        sites.client.add(f"t{number}", remote=FAR, **spec("raw-udp", data_port=2000 + number))
+    assert open_files(sites.daemon) > 64
+    wait_until(lambda: len(worker_pids(sites.near)) == 12, "a worker each")
+
+
 def test_same_endpoints(sites):
     sites.client.add("t1", remote=FAR, **spec("raw-udp"))
     with refused("Exists", "t1", "data-port"):
