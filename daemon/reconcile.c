@@ -655,6 +655,17 @@ static int join_bridge(EcTunnel *t, EcLink *ret, sd_bus_error *ret_error)
 	return r;
 }
 
+/* The kernel opens a VXLAN link's socket when the link comes up. Nobody tells when it can. */
+static int port_in_use(EcTunnel *t, sd_bus_error *ret_error)
+{
+	ec_tunnel_try_again(t);
+	sd_bus_error_free(ret_error);
+	return ec_error(ret_error, EC_ERROR_NAME_TAKEN,
+			"UDP port %u is in use by another program, or by a tunnel in the other "
+			"data plane; choose another data-port",
+			t->wire.data_port);
+}
+
 int ec_reconcile(EcTunnel *t, sd_bus_error *ret_error)
 {
 	const EcEncap *candidates[EC_ENCAPS_MAX + 1];
@@ -672,8 +683,11 @@ int ec_reconcile(EcTunnel *t, sd_bus_error *ret_error)
 		r = ec_tunnel_worker_settle(t, ret_error);
 	else if (r >= 0)
 		ec_tunnel_worker_end(t);
-	if (r >= 0)
-		r = finish_link(t, &link, &bridge, ret_error);
+	if (r < 0)
+		return r;
+	r = finish_link(t, &link, &bridge, ret_error);
+	if (r == -EADDRINUSE && !t->encap->worker)
+		return port_in_use(t, ret_error);
 	if (r < 0)
 		return r;
 	ec_path_clamp(t, bridge.ifindex);

@@ -34,6 +34,8 @@
  * Changes of properties gather in `changed` and are signalled once at the end of each entry point.
  */
 
+#define RETRY_USEC 1000000ULL
+
 const char *ec_state_to_string(EcState state)
 {
 	static const char *const word[] = { "down", "waiting", "connecting", "up", "degraded",
@@ -220,6 +222,13 @@ static int on_retry(sd_event_source *s, uint64_t usec, void *userdata)
 	t->retry = sd_event_source_disable_unref(t->retry);
 	ec_tunnel_refresh(t);
 	return 0;
+}
+
+void ec_tunnel_try_again(EcTunnel *t)
+{
+	if (!t->retry)
+		(void)sd_event_add_time_relative(t->manager->event, &t->retry, CLOCK_BOOTTIME,
+				RETRY_USEC, 0, on_retry, t);
 }
 
 static void retry_later(EcTunnel *t)

@@ -135,6 +135,8 @@ void ec_tunnel_drop(EcTunnel *t);
 int ec_tunnel_update(EcTunnel *t, EcSettings *settings, sd_bus_error *ret_error);
 /* Compares with the kernel and mends. */
 void ec_tunnel_refresh(EcTunnel *t);
+/* The same in a second. */
+void ec_tunnel_try_again(EcTunnel *t);
 /* Enters the state that the session with the peer is in now; the interface follows. */
 void ec_tunnel_look(EcTunnel *t);
 /* Looks the names of the remotes up anew; what is known stays until there is an answer. */

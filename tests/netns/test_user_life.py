@@ -440,6 +440,20 @@ def test_port_of_a_kernel_tunnel(sites):
     nothing_left(sites.daemon)
 
 
+def test_kernel_tunnel_at_a_worker_s_port(sites):
+    """It is told whose port it is, and comes up when the port is free."""
+    sites.client.add("t1", remote=FAR, **spec("vxlan"))
+    sites.client.wait_state("t1", "up")
+    wait_until(lambda: 4789 in {port for _, port, _ in sockets(sites.near)}, "the port is taken")
+    with refused("NameTaken", "4789", "data-port"):
+        sites.client.add("t2", remote=FAR, id=8, data_plane="kernel")
+    sites.daemon.keyfile("t2", remote=FAR, id=8, data_plane="kernel")
+    sites.daemon.ctl("reload")
+    assert "4789" in sites.client.wait_state("t2", "failed")["StateReason"][1]
+    sites.client.on("t1", "Deactivate")
+    sites.client.wait_state("t2", "up")
+
+
 def open_files(daemon):
     return len(os.listdir(f"/proc/{daemon.pid}/fd"))
 
