@@ -4,6 +4,7 @@
 #include "control-answer.h"
 #include "log.h"
 #include "manager.h"
+#include "tunnel-worker.h"
 
 /* Start and reload: what the keyfiles say becomes tunnels and listeners. */
 
@@ -216,6 +217,7 @@ void ec_manager_start(EcManager *m)
 	while (g_hash_table_iter_next(&i, NULL, (gpointer *)&t))
 		ec_tunnel_refresh(t);
 	ec_bindings_loaded(m->bindings);
+	ec_tunnel_worker_sweep(m); /* of those that the kernel carries now */
 	ec_fou_sweep(ec_kernel_fou(m->kernel));
 	ec_answer_refresh(m->answer);
 }

@@ -130,7 +130,7 @@ static bool is_wanted(const char *name, void *userdata)
 {
 	const EcTunnel *t = ec_manager_find(userdata, name);
 
-	return t && t->wanted;
+	return t && t->wanted && (t->worker || !t->encap || t->encap->worker);
 }
 
 void ec_tunnel_worker_sweep(EcManager *m)

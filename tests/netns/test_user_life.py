@@ -362,6 +362,18 @@ def test_removed_while_the_daemon_was_away(alone):
     nothing_left(alone.daemon)
 
 
+def test_given_to_the_kernel_while_the_daemon_was_away(sites):
+    sites.daemon.keyfile("t1", remote=FAR, **spec("vxlan"))
+    sites.daemon.restart()
+    sites.client.wait_state("t1", "up")
+    wait_until(lambda: worker_pid(sites.near), "the worker runs")
+    sites.daemon.stop()
+    sites.daemon.keyfile("t1", remote=FAR, id=7, data_plane="kernel")
+    sites.daemon.start()
+    assert sites.client.wait_state("t1", "up")["DataPlane"] == "kernel"
+    nothing_left(sites.daemon)
+
+
 CHANGES = [({"encapsulation": "vxlan", "id": 7}, "vxlan", "user"),
            ({"encapsulation": "gretap-fou", "id": 9}, "gretap-fou", "user"),
            ({"data_port": 4000, "remote_data_port": 4000}, "raw-udp", "user"),
