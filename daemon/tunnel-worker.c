@@ -38,23 +38,21 @@ static const EcWorkerOps ops = {
 	.told = on_told,
 };
 
-static int have_host(EcTunnel *t, const EcEncap *encap, sd_bus_error *ret_error)
+static void have_host(EcTunnel *t, const EcEncap *encap)
 {
 	g_autofree char *directory = directory_of(t->manager);
 
-	if (t->worker) {
+	if (t->worker)
 		ec_worker_host_set_format(t->worker, encap->worker);
-		return 0;
-	}
-	return ec_worker_host_new(t->manager->event, directory, ec_tunnel_name(t), encap->worker,
-			&ops, t, &t->worker, ret_error);
+	else
+		t->worker = ec_worker_host_new(t->manager->event, directory, ec_tunnel_name(t),
+				encap->worker, &ops, t);
 }
 
 int ec_tunnel_worker_make(EcTunnel *t, const EcEncap *encap, sd_bus_error *ret_error)
 {
-	int r = have_host(t, encap, ret_error);
-
-	return r < 0 ? r : ec_worker_host_make_device(t->worker, t->ifname, ret_error);
+	have_host(t, encap);
+	return ec_worker_host_make_device(t->worker, t->ifname, ret_error);
 }
 
 int ec_tunnel_worker_keep(EcTunnel *t, sd_bus_error *ret_error)
@@ -106,10 +104,8 @@ static void fill_spec(const EcTunnel *t, EcWorkerSpec *ret)
 int ec_tunnel_worker_settle(EcTunnel *t, sd_bus_error *ret_error)
 {
 	EcWorkerSpec spec;
-	int r = have_host(t, t->encap, ret_error);
 
-	if (r < 0)
-		return r;
+	have_host(t, t->encap);
 	fill_spec(t, &spec);
 	return ec_worker_host_settle(t->worker, t->ifname, &spec, ret_error);
 }

@@ -53,6 +53,7 @@
 #define ASK_USEC 1000000ULL    /* and once more */
 #define BEGIN_USEC 15000000ULL /* the same of one that systemd has to start first */
 #define RETRY_USEC 1000000ULL
+#define LACK_USEC 2000000ULL /* memory, files, processes: whoever has them does not tell */
 /* Questions in a row that stay without an answer; at its beginning it may be slow. */
 #define MOST_SILENCES 2
 #define MOST_SILENCES_STARTING 5
@@ -72,7 +73,7 @@ struct EcWorkerHost {
 	void *userdata;
 
 	Phase phase;
-	int device, memory, listener;   /* -1: none */
+	int device, memory;             /* -1: none */
 	int socket;                     /* of `spec`, for the next worker; -1: none */
 	EcWorkerStatistics *statistics; /* of memory, NULL: none */
 	int control;                    /* the connection; -1 */
@@ -503,20 +504,16 @@ static uint64_t now_usec(const EcWorkerHost *h)
 	return now;
 }
 
-/* Whether it may be started once more. */
-static bool count_start(EcWorkerHost *h)
+static bool may_start(EcWorkerHost *h)
 {
-	uint64_t now = now_usec(h), *oldest = &h->starts[h->n_starts % MOST_STARTS];
+	uint64_t now = now_usec(h), oldest = h->starts[h->n_starts % MOST_STARTS];
 
-	if (h->n_starts >= MOST_STARTS && now < *oldest + STARTS_USEC) {
-		h->failing = true;
-		h->socket = drop_fd(h->socket); /* nobody reads what it gets */
-		retry_later(h, *oldest + STARTS_USEC - now);
-		return false;
-	}
-	*oldest = now;
-	h->n_starts++;
-	return true;
+	if (h->n_starts < MOST_STARTS || now >= oldest + STARTS_USEC)
+		return true;
+	h->failing = true;
+	h->socket = drop_fd(h->socket); /* nobody reads what it gets */
+	retry_later(h, oldest + STARTS_USEC - now);
+	return false;
 }
 
 static int rest(const EcWorkerHost *h, sd_bus_error *ret_error)
@@ -546,37 +543,38 @@ static int start(EcWorkerHost *h, sd_bus_error *ret_error)
 		.version = EC_WORKER_PROTOCOL,
 		.serial = ++h->serial,
 		.format = h->format };
-	int r = make_memory(h);
 
-	if (!count_start(h))
+	if (!may_start(h))
 		return rest(h, ret_error);
-	h->listener = drop_fd(h->listener);
+	int r = g_mkdir_with_parents(h->directory, 0700) < 0 ? -errno : make_memory(h);
+	int listener = -1;
 	if (r >= 0)
-		r = ec_worker_listen(h->directory, h->name);
+		listener = r = ec_worker_listen(h->directory, h->name);
 	if (r < 0) {
-		(void)ec_error(ret_error, EC_ERROR_KERNEL, "the worker cannot be started: %s",
-				g_strerror(-r));
+		(void)ec_error(ret_error, EC_ERROR_KERNEL, "the worker cannot be started: %s: %s",
+				h->directory, g_strerror(-r));
 		return r;
 	}
-	h->listener = r;
 	h->own = false;
 	h->killable = 0;
 	g_autofree char *beside = start_directory(h->directory);
 	r = ec_worker_connect(beside, START);
 	if (r < 0)
 		r = spawn(h, ret_error);
-	if (r < 0)
+	if (r < 0) {
+		(void)drop_fd(listener);
 		return r;
-	int control = r;
-	const int fds[] = { h->listener, h->device, h->memory };
+	}
+	h->starts[h->n_starts++ % MOST_STARTS] = now_usec(h);
+	const int fds[] = { listener, h->device, h->memory };
 	g_strlcpy(m.name, h->name, sizeof(m.name));
-	r = ec_worker_send(control, &m, sizeof(m), fds, EC_ELEMENTS(fds));
-	/* It is the worker's alone: a daemon that connects is to meet nobody else. */
-	h->listener = drop_fd(h->listener);
+	r = attend(h, r, STARTING);
 	if (r >= 0)
-		r = attend(h, control, STARTING);
-	else
-		(void)close(control);
+		r = ec_worker_send(h->control, &m, sizeof(m), fds, EC_ELEMENTS(fds));
+	/* It is the worker's alone: a daemon that connects is to meet nobody else. */
+	(void)drop_fd(listener);
+	if (r < 0 && r != -EPIPE) /* of one that is gone, the cause is told in a moment */
+		disconnect(h);
 	if (r < 0)
 		(void)ec_error(ret_error, EC_ERROR_KERNEL,
 				"the worker cannot be told what to do: %s", g_strerror(-r));
@@ -594,27 +592,20 @@ static void look_for_one(EcWorkerHost *h)
 
 /* The interface of ours */
 
-/* NOLINTNEXTLINE(readability-function-size): whose it is, what it carries, and who is told */
-int ec_worker_host_new(sd_event *event, const char *directory, const char *name, uint32_t format,
-		const EcWorkerOps *ops, void *userdata, EcWorkerHost **ret, sd_bus_error *ret_error)
+EcWorkerHost *ec_worker_host_new(sd_event *event, const char *directory, const char *name,
+		uint32_t format, const EcWorkerOps *ops, void *userdata)
 {
 	EcWorkerHost *h = g_new0(EcWorkerHost, 1);
 
-	if (g_mkdir_with_parents(directory, 0700) < 0) {
-		g_free(h);
-		return ec_error(ret_error, EC_ERROR_KERNEL, "%s cannot be made: %s", directory,
-				g_strerror(errno));
-	}
 	h->event = sd_event_ref(event);
 	h->directory = g_strdup(directory);
 	h->name = g_strdup(name);
 	h->format = format;
 	h->ops = ops;
 	h->userdata = userdata;
-	h->device = h->memory = h->listener = h->control = h->socket = -1;
+	h->device = h->memory = h->control = h->socket = -1;
 	look_for_one(h);
-	*ret = h;
-	return 0;
+	return h;
 }
 
 EcWorkerHost *ec_worker_host_free(EcWorkerHost *h)
@@ -742,6 +733,8 @@ int ec_worker_host_settle(EcWorkerHost *h, const char *ifname, const EcWorkerSpe
 		r = ec_worker_host_make_device(h, ifname, ret_error);
 		if (r >= 0)
 			r = start(h, ret_error);
+		if (r < 0 && r != -EOPNOTSUPP && r != -EBUSY)
+			retry_later(h, LACK_USEC);
 	}
 	if (r >= 0 && h->sent && same_spec(&h->spec, spec)) {
 		if (h->error)

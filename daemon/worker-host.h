@@ -31,9 +31,8 @@ typedef struct EcWorkerOps {
 
 /* format: EcWorkerFormat. directory: of the sockets at which workers are found again. A worker of
  * that name that runs already is taken over. */
-int ec_worker_host_new(sd_event *event, const char *directory, const char *name, uint32_t format,
-		const EcWorkerOps *ops, void *userdata, EcWorkerHost **ret,
-		sd_bus_error *ret_error);
+EcWorkerHost *ec_worker_host_new(sd_event *event, const char *directory, const char *name,
+		uint32_t format, const EcWorkerOps *ops, void *userdata);
 /* Leaves the worker running, for the next daemon. */
 EcWorkerHost *ec_worker_host_free(EcWorkerHost *h);
 /* Ends the worker. The device stays, for whoever deletes it. Cannot fail. */

@@ -52,13 +52,17 @@ int ec_worker_process_spawn(pid_t *ret, sd_bus_error *ret_error)
 	posix_spawn_file_actions_t actions;
 	posix_spawnattr_t attributes;
 	sigset_t none;
-	int pair[2];
+	int pair[2], r = 0;
 
 	if (!program)
 		return ec_error(ret_error, EC_ERROR_NOT_SUPPORTED,
 				"ethercord-worker is not installed");
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
-		return -errno;
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0) {
+		r = -errno;
+		(void)ec_error(ret_error, EC_ERROR_KERNEL, "the worker cannot be started: %s",
+				g_strerror(-r));
+		return r;
+	}
 	(void)posix_spawn_file_actions_init(&actions);
 	(void)posix_spawnattr_init(&attributes);
 	/* Neither our blocked signals nor our session: what ends the daemon does not end it. */
@@ -67,7 +71,7 @@ int ec_worker_process_spawn(pid_t *ret, sd_bus_error *ret_error)
 	(void)posix_spawnattr_setflags(
 			&attributes, (short)(POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSID));
 	(void)posix_spawn_file_actions_adddup2(&actions, pair[1], EC_WORKER_FD);
-	int r = -posix_spawn(ret, program, &actions, &attributes, words, environment);
+	r = -posix_spawn(ret, program, &actions, &attributes, words, environment);
 	(void)posix_spawn_file_actions_destroy(&actions);
 	(void)posix_spawnattr_destroy(&attributes);
 	(void)close(pair[1]);

@@ -481,6 +481,44 @@ def test_more_than_the_files_it_is_given(sites):
     wait_until(lambda: len(worker_pids(sites.near)) == 12, "a worker each")
 
 
+def program_beside(lab, text):
+    """A daemon's copy with another ethercord-worker."""
+    directory = lab.directory / "bin"
+    directory.mkdir()
+    shutil.copy(ethercord.DAEMON, directory / "ethercordd")
+    worker = directory / "ethercord-worker"
+    worker.write_text(text)
+    worker.chmod(0o755)
+    return directory / "ethercordd"
+
+
+def test_starts_that_fail_leave_nothing(lab, sites):
+    daemon = lab.daemon(sites.far, "far", program=program_beside(lab, "not a program"))
+
+    def attempt():
+        with refused("Kernel", "ethercord-worker"):
+            daemon.bus.client.add("t1", remote=NEAR, **spec("raw-udp"))
+    attempt()
+    before = open_files(daemon)
+    for _ in range(10):
+        attempt()
+    nothing_left(daemon)
+    assert open_files(daemon) <= before
+
+
+def test_no_place_for_its_socket(alone):
+    """The tunnel is up again by itself once there is one."""
+    pid, directory = worker_pid(alone.near), alone.daemon.runtime / "workers"
+    shutil.rmtree(directory)
+    directory.touch()
+    os.kill(pid, signal.SIGKILL)
+    told = alone.client.wait_state("t1", "failed")
+    assert str(directory) in told["StateReason"][1], told
+    directory.unlink()
+    alone.client.wait_state("t1", "up")
+    wait_until(lambda: ping(alone.near, "192.168.9.2", check=False), "it carries")
+
+
 def test_same_endpoints(sites):
     sites.client.add("t1", remote=FAR, **spec("raw-udp"))
     with refused("Exists", "t1", "data-port"):
