@@ -588,6 +588,11 @@ static void look_for_one(EcWorkerHost *h)
 
 	if (fd >= 0)
 		(void)attend(h, fd, ADOPTING);
+	if (fd != -EAGAIN)
+		return;
+	/* It has not met those who came before us either: it hangs. */
+	(void)load_note(h);
+	(void)ec_worker_process_kill(h->killable, h->since);
 }
 
 /* The interface of ours */

@@ -331,6 +331,19 @@ def test_watching_costs_nothing(alone):
     wait_until(quiet, "five seconds without a wake-up", 40)
 
 
+def test_hung_and_no_daemon_meets_it(alone):
+    """One daemon after another comes and goes: it has more callers than its socket takes."""
+    before, pid = alone.fixture(), worker_pid(alone.near)
+    with stopped(pid):
+        for _ in range(7):
+            alone.daemon.kill()
+            alone.daemon.start()
+        wait_until(lambda: worker_pid(alone.near) not in (pid, None), "another worker", 20)
+    alone.client.wait_state("t1", "up")
+    wait_until(lambda: ping(alone.near, "192.168.9.2", check=False), "it carries")
+    assert alone.fixture() == before and len(worker_pids(alone.near)) == 1
+
+
 # Ends and changes
 
 @pytest.mark.parametrize("how", ["Deactivate", "Remove"])
