@@ -239,6 +239,7 @@ static int plan_path(const EcWorker *w, const EcWorkerConfigure *c, int fd, EcPa
 {
 	const bool vxlan = w->format.format == EC_WORKER_VXLAN;
 	EcPath p = { .fd = fd >= 0 ? fd : w->path.fd, .mtu = c->path_mtu };
+	struct sockaddr_storage to;
 	bool same;
 	int r;
 
@@ -257,14 +258,20 @@ static int plan_path(const EcWorker *w, const EcWorkerConfigure *c, int fd, EcPa
 	p.overhead = (p.family == AF_INET ? 20 : 40) + 8;
 	p.segment_limit = UINT32_MAX;
 	p.can_send = ec_socket_port(&p.remote) != 0;
-	p.connected = p.can_send && !vxlan && !(c->flags & EC_WORKER_ROAM);
-	same = fd < 0 && w->path.connected;
+	p.addressed = p.remote_size > 0 && !(c->flags & EC_WORKER_ROAM);
+	p.connected = p.addressed && p.can_send && !vxlan;
+	same = fd < 0 && w->path.addressed;
 	*ret_text = "the socket is connected and cannot be undone: a new one is needed";
-	if (same && !p.connected)
+	if (same && !p.addressed)
 		return -EISCONN;
+	/* Where any port will do, as of a kernel's VXLAN, the kernel still tells this worker's
+	 * packets from those of others at the same port, by the address. */
+	to = p.remote;
+	if (!p.connected)
+		ec_socket_set_port(&to, 0);
 	*ret_text = "cannot connect the socket to the remote";
 	/* seccomp: connect */
-	if (p.connected && connect(p.fd, (const struct sockaddr *)&p.remote, p.remote_size) < 0)
+	if (p.addressed && connect(p.fd, (const struct sockaddr *)&to, p.remote_size) < 0)
 		return -errno;
 	*ret = p;
 	return 0;

@@ -31,10 +31,10 @@
  * connected; the worker connects it to the remote and sets UDP_GRO. The memory is a memfd of
  * sizeof(EcWorkerStatistics), which the worker maps and writes, the daemon reads.
  *
- * The socket is connected when the remote has a port, unless with ROAM or VXLAN; strangers'
- * datagrams then end in the kernel, uncounted. It is never disconnected, as that would undo
- * SO_BINDTODEVICE, too: a CONFIGURE that needs that (EISCONN) must bring a new socket. What an old
- * socket still holds is passed on.
+ * The socket is connected when there is a remote, unless with ROAM; with VXLAN, or without a port,
+ * to its address alone. Strangers' datagrams then end in the kernel, uncounted. It is never
+ * disconnected, as that would undo SO_BINDTODEVICE, too: a CONFIGURE that needs that (EISCONN) must
+ * bring a new socket. What an old socket still holds is passed on.
  */
 
 #define EC_WORKER_PROTOCOL 1

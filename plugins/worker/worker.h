@@ -20,6 +20,7 @@ typedef struct EcPath {
 	int fd;                 /* the socket, -1: none yet */
 	sa_family_t family;     /* of the socket */
 	bool connected;         /* the kernel checks the sources */
+	bool addressed;         /* or at least their addresses */
 	bool gone;              /* EC_WORKER_SOCKET was sent */
 	bool segmentation;      /* UDP_SEGMENT is used */
 	unsigned segment_limit; /* bytes; datagrams of that size or more are sent one by one */

@@ -78,6 +78,21 @@ def test_with_a_kernel(sites):
     assert ping(sites.near, "192.168.9.2", 3)
 
 
+def test_kernels_at_several_addresses(sites):
+    """To one port of ours, from any of theirs: each is heard by its own worker, there and back."""
+    peers = {f"t{n}": f"10.77.0.{n}" for n in (3, 4, 5)}
+    for n, (name, address) in enumerate(peers.items(), 3):
+        sites.far.ip("addr", "add", f"{address}/24", "dev", "wire")
+        far_vxlan(sites.far, f"far-{name}", n, local=address, mtu=1450)
+        sites.client.add(name, remote=address, id=n, encapsulation="vxlan", **USER)
+    wait_until(lambda: all(worker_pid(sites.near, name) for name in peers), "the workers run")
+    for ends in ((sites.near, "ec-{}", sites.far, "far-{}"),
+                 (sites.far, "far-{}", sites.near, "ec-{}")):
+        for name in peers:
+            flow = sites.lab.flow(*(e.format(name) if isinstance(e, str) else e for e in ends))
+            assert flow.start().stop() == [], f"{name}, {ends}"
+
+
 @pytest.mark.parametrize("planes", [("user", "user"), ("user", "kernel"), ("kernel", "user")],
                          ids="-".join)
 def test_negotiated(lab, planes):

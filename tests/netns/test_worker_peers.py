@@ -173,7 +173,6 @@ def test_any_port_of_an_address(lab, alone):
     pair.source.send(frame(1))
     wait_until(lambda: pair.near.statistics["tx_dropped_peer"] >= 1, "dropped")
     stranger.send(frame(2))
-    wait_until(lambda: pair.near.statistics["rx_dropped_stranger"] == 1, "dropped")
     first.send(frame(3))
     assert [number_of(f) for f in pair.sink.wait(1)] == [3]
     assert pair.near.control.event(worker.PEER)[2] == ("10.9.0.2", 4444)
@@ -260,7 +259,8 @@ def test_counters(lab, alone):
           rx_packets=0)
     gains(lambda: s.send(good), rx_datagrams=1, rx_packets=0, rx_dropped_malformed=0)
     stranger = peer(lab, pair, "10.9.0.3", 5000)
-    gains(lambda: stranger.send(good + frame()), rx_dropped_stranger=1, rx_datagrams=1)
+    gains(lambda: (stranger.send(good + frame()), s.send(good + frame())), rx_packets=1,
+          rx_datagrams=1, rx_dropped_stranger=0)
     header, data = worker.tcp_super_frame(b"", 10000, 1000)
     gains(lambda: pair.source.send_super(header, data), tx_segmented=10, tx_packets=10,
           tx_bytes=10 * 54 + 10000, device_reads=1, tx_datagrams=10, tx_calls=1)
@@ -277,7 +277,8 @@ table inet t {
 """)
     gains(lambda: pair.source.send(frame(1)), tx_dropped_socket=1, tx_packets=0)
     near.namespace.exec("nft", "flush", "ruleset")
-    near.control.configure(None, flags=["roam"], path_mtu=1500)
+    near.control.configure(None, flags=["roam"], path_mtu=1500,
+                           sock=near.new_socket("10.9.0.1", device="wire"))
     gains(lambda: pair.source.send_super(header, data), tx_dropped_peer=10)
 
 
