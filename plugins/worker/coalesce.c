@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "coalesce.h"
 
+#include <linux/if_ether.h>
 #include <netinet/in.h>
 #include <stdlib.h>
 
@@ -29,6 +30,8 @@
 #define SEGMENTS_MAX (EC_COALESCE_PIECES - 1) /* as many as UDP_SEGMENT sends at once */
 #define HEADER_MAX 256
 #define IP_MAX 65535
+#define VLAN_TAG 4
+#define TAGS_MAX 4
 #define TCP_HEADER 20
 #define TCP_CHECKSUM 16
 #define ACK 0x10
@@ -302,17 +305,33 @@ static void add_segment(EcCoalesce *c, Segment *s)
 		begin(c, s, hash);
 }
 
+/* Whether the kernel cuts what has this link header: with tags of 802.1Q and 802.1ad, and not too
+ * many (vlan_get_protocol() in linux/if_vlan.h); all else that is too large for the way on, it
+ * drops. */
+static bool is_cut(const Segment *s)
+{
+	unsigned tags = 0;
+
+	for (size_t at = 2 * ETH_ALEN; at + 2 < s->p.network; at += VLAN_TAG, tags++) {
+		uint16_t type = ec_get16(s->frame + at);
+
+		if (type != ETH_P_8021Q && type != ETH_P_8021AD)
+			return false;
+	}
+	return tags <= TAGS_MAX;
+}
+
 void ec_coalesce_add(EcCoalesce *c, const uint8_t *frame, size_t length)
 {
 	Segment s = { .frame = frame, .length = length };
 	int r = ec_packet_read(frame, length, c->ethernet, &s.p);
 
 	if (r == 0 && s.p.protocol == IPPROTO_TCP) {
-		if (s.p.plain && length - s.p.transport >= 4) {
+		if (s.p.plain && length - s.p.transport >= 4 && is_cut(&s)) {
 			add_segment(c, &s);
 			return;
 		}
-		/* Of which flow is not looked for. */
+		/* Not looked at any further, not even for which flow it is of. */
 		ec_coalesce_flush(c);
 	}
 	emit_frame(c, frame, length);

@@ -68,6 +68,31 @@ static void test_merge(void)
 	}
 }
 
+/* Tags that keep the kernel from cutting: others than 802.1Q's and 802.1ad's, and a crowd. */
+static void test_tags(void)
+{
+	for (uint8_t tags = 1; tags <= 10; tags++) {
+		for (unsigned odd = 0; odd <= tags; odd++) {
+			RoundTrip *t = roundtrip_new(true);
+			PacketSpec s = packet_plain;
+			uint8_t frame[2 * SIZE];
+
+			s.tags = tags;
+			for (unsigned n = 0; n < 3; n++) {
+				size_t length = packet_write(&s, payload, SIZE, 0, frame, NULL);
+
+				if (odd > 0)
+					memcpy(frame + 8 + (size_t)odd * 4, "\x91", 2);
+				roundtrip_add(t, frame, length);
+				s = following(&s, SIZE);
+			}
+			roundtrip_flush(t);
+			g_assert_cmpuint(t->supers, ==, odd == 0 && tags <= 4);
+			roundtrip_free(t);
+		}
+	}
+}
+
 /* What ends a super-frame: it goes out at once. */
 static void test_end(void)
 {
@@ -372,6 +397,7 @@ int main(int argc, char **argv)
 	for (size_t i = 0; i < sizeof(payload); i++)
 		payload[i] = (uint8_t)g_test_rand_int();
 	g_test_add_func("/worker/coalesce/merge", test_merge);
+	g_test_add_func("/worker/coalesce/tags", test_tags);
 	g_test_add_func("/worker/coalesce/end", test_end);
 	g_test_add_func("/worker/coalesce/limits", test_limits);
 	g_test_add_func("/worker/coalesce/flows", test_flows);
