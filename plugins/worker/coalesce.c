@@ -25,6 +25,11 @@
  *
  * A first segment is not looked through until a second one fits: the kernel verifies what stays
  * alone.
+ *
+ * A kernel's tunnel leaves the checksum of what it carries to the device below, and a veth or a
+ * virtual machine's card never makes it: UDP's own, outside, is taken for verified. What comes
+ * with the pseudo header's sum in the field is therefore given to the device as what it is,
+ * NEEDS_CSUM. A whole checksum that happens to be the same number comes out as it was.
  */
 
 #define SEGMENTS_MAX (EC_COALESCE_PIECES - 1) /* as many as UDP_SEGMENT sends at once */
@@ -34,6 +39,9 @@
 #define TAGS_MAX 4
 #define TCP_HEADER 20
 #define TCP_CHECKSUM 16
+#define UDP_HEADER 8
+#define UDP_CHECKSUM 6
+#define IPV6_HEADER 40
 #define ACK 0x10
 #define PSH 0x08
 
@@ -90,12 +98,37 @@ EcCoalesce *ec_coalesce_free(EcCoalesce *c)
 
 /* Out */
 
-static void emit_frame(EcCoalesce *c, const uint8_t *frame, size_t length)
+/* Where the checksum of a TCP or UDP packet is, from the transport header, if it was left to do:
+ * its field then holds the pseudo header's sum, as in a device. Else 0. */
+static unsigned left_to_do(const uint8_t *frame, size_t length, const EcPacket *p)
 {
-	static const struct virtio_net_hdr none;
+	const bool tcp = p->protocol == IPPROTO_TCP;
+	const unsigned field = tcp ? TCP_CHECKSUM : UDP_CHECKSUM;
+	const uint8_t *ip = frame + p->network;
+	const size_t rest = length - p->transport;
+
+	if ((!tcp && p->protocol != IPPROTO_UDP) || p->fragment || p->routed ||
+			rest < (tcp ? TCP_HEADER : UDP_HEADER))
+		return 0;
+	/* What the kernel would sum up ends where the frame does. */
+	if (length - p->network - (p->ipv6 ? IPV6_HEADER : 0) != ec_get16(ip + (p->ipv6 ? 4 : 2)))
+		return 0;
+	uint32_t sum = ec_sum_pseudo(ip, p->ipv6, p->protocol) + htobe16((uint16_t)rest);
+	return ec_sum_word(frame + p->transport + field) == ec_sum_fold(sum) ? field : 0;
+}
+
+/* p: of the frame, if there is IP in it. */
+static void emit_frame(EcCoalesce *c, const uint8_t *frame, size_t length, const EcPacket *p)
+{
+	const unsigned field = p ? left_to_do(frame, length, p) : 0;
+	const struct virtio_net_hdr v = {
+		.flags = field ? VIRTIO_NET_HDR_F_NEEDS_CSUM : 0,
+		.csum_start = field ? p->transport : 0,
+		.csum_offset = (uint16_t)field,
+	};
 	struct iovec piece = { .iov_base = (void *)frame, .iov_len = length };
 
-	c->emit(&none, &piece, 1, 1, c->userdata);
+	c->emit(&v, &piece, 1, 1, c->userdata);
 }
 
 static void write_header(const Flow *f, uint8_t *header)
@@ -131,7 +164,7 @@ static void emit_flow(EcCoalesce *c, unsigned place)
 	memmove(c->order + place, c->order + place + 1, c->n - place);
 	c->order[c->n] = index;
 	if (f->n == 1) {
-		emit_frame(c, f->first.frame, f->first.length);
+		emit_frame(c, f->first.frame, f->first.length, &f->first.p);
 		return;
 	}
 	struct virtio_net_hdr v = {
@@ -204,16 +237,17 @@ static bool is_data(Segment *s)
 	return (t[12] & 0xf) == 0 && (t[13] & ~PSH) == ACK;
 }
 
-/* Whether the checksums are those that a cutter would write. */
+/* Whether the checksums are those that a cutter would write, or TCP's is left to do. */
 static bool is_whole(const Segment *s)
 {
 	const uint8_t *ip = s->frame + s->p.network, *t = s->frame + s->p.transport;
 	size_t length = s->length - s->p.transport;
 	uint32_t field = ec_sum_word(t + TCP_CHECKSUM);
-	uint32_t sum = ec_sum_pseudo(ip, s->p.ipv6, IPPROTO_TCP) + htobe16((uint16_t)length) +
-		       ec_sum(t, length);
+	uint32_t pseudo = ec_sum_pseudo(ip, s->p.ipv6, IPPROTO_TCP) + htobe16((uint16_t)length);
 
-	if (ec_sum_fold(sum) != UINT16_MAX || field == UINT16_MAX)
+	if (field != ec_sum_fold(pseudo) &&
+			(ec_sum_fold(pseudo + ec_sum(t, length)) != UINT16_MAX ||
+					field == UINT16_MAX))
 		return false;
 	return s->p.ipv6 || (ec_sum(ip, (size_t)(s->p.transport - s->p.network)) == UINT16_MAX &&
 					    ec_sum_word(ip + 10) != UINT16_MAX);
@@ -300,7 +334,7 @@ static void add_segment(EcCoalesce *c, Segment *s)
 		emit_flow(c, place);
 	}
 	if (!data || push || s->header - s->p.network + 2u * s->size > IP_MAX)
-		emit_frame(c, s->frame, s->length);
+		emit_frame(c, s->frame, s->length, &s->p);
 	else
 		begin(c, s, hash);
 }
@@ -334,5 +368,13 @@ void ec_coalesce_add(EcCoalesce *c, const uint8_t *frame, size_t length)
 		/* Not looked at any further, not even for which flow it is of. */
 		ec_coalesce_flush(c);
 	}
-	emit_frame(c, frame, length);
+	emit_frame(c, frame, length, r == 0 ? &s.p : NULL);
+}
+
+void ec_coalesce_pass(EcCoalesce *c, const uint8_t *frame, size_t length)
+{
+	EcPacket p;
+	int r = ec_packet_read(frame, length, c->ethernet, &p);
+
+	emit_frame(c, frame, length, r == 0 ? &p : NULL);
 }

@@ -11,7 +11,8 @@
  * for the device. Pure: no system call, no allocation after the start. What goes out, cut again, is
  * what came in, byte for byte; frames of one flow leave in the order in which they came. Nothing is
  * held beyond ec_coalesce_flush(), which ends each batch. UDP is never merged
- * (data-plane-study.md §5.4). A segment whose checksum is wrong is never merged. */
+ * (data-plane-study.md §5.4). A segment whose checksum is wrong is never merged; one that is left
+ * to do, the device is told of. */
 typedef struct EcCoalesce EcCoalesce;
 
 /* n pieces of memory that are one frame: the headers first. Valid until it returns. */
@@ -25,4 +26,6 @@ EcCoalesce *ec_coalesce_new(bool ethernet, EcCoalesceEmit emit, void *userdata);
 EcCoalesce *ec_coalesce_free(EcCoalesce *c);
 /* The memory stays valid and unchanged until the next flush. */
 void ec_coalesce_add(EcCoalesce *c, const uint8_t *frame, size_t length);
+/* Emits it alone, at once. */
+void ec_coalesce_pass(EcCoalesce *c, const uint8_t *frame, size_t length);
 void ec_coalesce_flush(EcCoalesce *c);

@@ -132,13 +132,10 @@ static void write_device(const struct virtio_net_hdr *v, const struct iovec *pie
 
 static void put_frame(EcWorker *w, const uint8_t *frame, size_t length)
 {
-	static const struct virtio_net_hdr plain;
-	const struct iovec piece = { .iov_base = (void *)frame, .iov_len = length };
-
 	if (w->statistics->offloads & EC_WORKER_COALESCE)
 		ec_coalesce_add(w->receive->coalesce, frame, length);
 	else
-		write_device(&plain, &piece, 1, 1, w);
+		ec_coalesce_pass(w->receive->coalesce, frame, length);
 }
 
 static void flush(EcWorker *w)

@@ -27,20 +27,21 @@ class Kernel:
         for address in ("10.8.0.2/24", "fd00:8::2/64"):
             far.ip("addr", "add", address, "dev", "cord", "nodad")
         far.ip("link", "set", "cord", "up")
-        # What a veth passes is not what a wire would: inner checksums stay undone.
-        far.exec("ethtool", "-K", "wire", "tx", "off")
 
 
-@pytest.mark.parametrize("off", [(), ("near",), ("far",), ("near", "far")])
+@pytest.mark.parametrize("off", [(), ("near",), ("far",), ("near", "far"), ("wire",)])
 @pytest.mark.parametrize("ipv6", [False, True])
 def test_kernel_vxlan(lab, ipv6, off):
-    """TCP both ways, with offloads on and off at either end, and full frames."""
+    """TCP both ways, with offloads on and off at either end, and full frames. Unless they are off
+    below as well, the kernel's end makes no checksums of what it carries, and nobody after it."""
     pair = Pair(lab, "vxlan", ipv6=ipv6, far=False, identifier=77, cord_mtu=1430)
     near, far = pair.namespaces
     Kernel(pair, 77, 1430)
     for namespace, label in zip(pair.namespaces, ("near", "far")):
         if label in off:
             namespace.exec("ethtool", "-K", "cord", *OFF)
+    if "wire" in off:
+        far.exec("ethtool", "-K", "wire", "tx", "off")
     for address in ("10.8.0.2", "fd00:8::2"):
         assert transfer(near, far, address, 4)
     for address in ("10.8.0.1", "fd00:8::1"):

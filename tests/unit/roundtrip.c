@@ -58,6 +58,23 @@ static Frame *frame_at(RoundTrip *t, guint i)
 	return &g_array_index(t->frames, Frame, i);
 }
 
+/* Nothing has changed; or a checksum that was left to do is done, and nothing else. */
+static void assert_same(const Frame *f, const uint8_t *bytes, size_t length, bool ethernet)
+{
+	size_t first = 0, last = length;
+
+	g_assert_cmpuint(f->length, ==, length);
+	while (first < length && f->bytes[first] == bytes[first])
+		first++;
+	if (first == length)
+		return;
+	while (f->bytes[last - 1] == bytes[last - 1])
+		last--;
+	g_assert_cmpuint(last - first, <=, 2);
+	packet_assert_right(f->bytes, length, ethernet, true);
+	packet_assert_right(bytes, length, ethernet, false);
+}
+
 /* One that went in has come out. */
 static void arrive(RoundTrip *t, const uint8_t *bytes, size_t length)
 {
@@ -73,7 +90,7 @@ static void arrive(RoundTrip *t, const uint8_t *bytes, size_t length)
 	}
 	g_assert_cmpuint(i, <, t->frames->len);
 	Frame *f = frame_at(t, i);
-	g_assert_cmpmem(f->bytes, f->length, bytes, length);
+	assert_same(f, bytes, length, t->ethernet);
 	f->out = true;
 	for (guint j = 0; f->barrier && j < t->frames->len; j++)
 		if (frame_at(t, j)->tcp)
@@ -99,7 +116,11 @@ static void on_emit(const struct virtio_net_hdr *v, const struct iovec *pieces, 
 	t->emitted++;
 	if (v->gso_type == 0) {
 		g_assert_cmpuint(frames, ==, 1);
-		g_assert_cmpmem(v, sizeof(*v), &none, sizeof(none));
+		if (v->flags)
+			packet_assert_right(frame, length, t->ethernet, true);
+		else
+			g_assert_cmpmem(v, sizeof(*v), &none, sizeof(none));
+		t->last = *v;
 		arrive(t, frame, length);
 		return;
 	}

@@ -314,6 +314,34 @@ static void test_wrong_checksum(void)
 	check_alone("0xffff", frame, length);
 }
 
+/* A checksum that the sender left to its device, and nobody made: the device is told, of a frame
+ * alone as of what is merged. */
+static void test_left_to_do(void)
+{
+	PacketSpec s = packet_plain;
+
+	s.partial = true;
+	for (unsigned i = 0; i < 16; i++) {
+		RoundTrip *t = roundtrip_new(i & 1);
+
+		s.bare = !(i & 1);
+		s.ipv6 = i & 2;
+		s.udp = i & 4;
+		s.extra = i & 8 ? 1 : 0;
+		add(t, &s, SIZE - 1);
+		roundtrip_flush(t);
+		g_assert_cmpuint(t->last.flags, ==, VIRTIO_NET_HDR_F_NEEDS_CSUM);
+		g_assert_cmpuint(t->last.csum_start, ==, packet_transport(&s));
+		g_assert_cmpuint(t->last.csum_offset, ==, s.udp ? 6 : 16);
+		g_assert_cmpuint(t->last.gso_type, ==, 0);
+		PacketSpec next = following(&s, SIZE);
+		add_many(t, &next, 3, SIZE);
+		roundtrip_flush(t);
+		g_assert_cmpuint(t->merged, ==, s.udp || s.extra ? 0 : 3);
+		roundtrip_free(t);
+	}
+}
+
 /* Whatever is of no TCP flow is not held, and holds nothing up. */
 static void test_others(void)
 {
@@ -403,6 +431,7 @@ int main(int argc, char **argv)
 	g_test_add_func("/worker/coalesce/flows", test_flows);
 	g_test_add_func("/worker/coalesce/not-merged", test_not_merged);
 	g_test_add_func("/worker/coalesce/wrong-checksum", test_wrong_checksum);
+	g_test_add_func("/worker/coalesce/left-to-do", test_left_to_do);
 	g_test_add_func("/worker/coalesce/others", test_others);
 	g_test_add_func("/worker/coalesce/random", test_random);
 	return g_test_run();
