@@ -29,12 +29,16 @@
  * A kernel's tunnel leaves the checksum of what it carries to the device below, and a veth or a
  * virtual machine's card never makes it: UDP's own, outside, is taken for verified. What comes
  * with the pseudo header's sum in the field is therefore given to the device as what it is,
- * NEEDS_CSUM. A whole checksum that happens to be the same number comes out as it was.
+ * NEEDS_CSUM. A whole checksum that happens to be the same number comes out as it was. Nor are its
+ * super-frames cut there, and one that is passed on as a frame is too large for any port of a
+ * bridge: it is given to the device as what it is, too. How large its segments were to be is lost
+ * (udp_unexpected_gso(), include/linux/udp.h); that of frames that the path carries is as good.
  */
 
 #define SEGMENTS_MAX (EC_COALESCE_PIECES - 1) /* as many as UDP_SEGMENT sends at once */
 #define HEADER_MAX 256
 #define IP_MAX 65535
+#define MACS_SIZE (2u * ETH_ALEN)
 #define VLAN_TAG 4
 #define TAGS_MAX 4
 #define TCP_HEADER 20
@@ -44,6 +48,7 @@
 #define IPV6_HEADER 40
 #define ACK 0x10
 #define PSH 0x08
+#define CWR 0x80
 
 /* A frame, as far as it has been looked at. */
 typedef struct Segment {
@@ -70,6 +75,7 @@ struct EcCoalesce {
 	EcCoalesceEmit emit;
 	void *userdata;
 	bool ethernet;
+	size_t room; /* bytes; 0: unknown */
 	unsigned n;
 	uint8_t order[EC_COALESCE_FLOWS]; /* of the flows: the n in use, by age, then the free ones
 					   */
@@ -88,6 +94,11 @@ EcCoalesce *ec_coalesce_new(bool ethernet, EcCoalesceEmit emit, void *userdata)
 	for (uint8_t i = 0; i < EC_COALESCE_FLOWS; i++)
 		c->order[i] = i;
 	return c;
+}
+
+void ec_coalesce_set_room(EcCoalesce *c, size_t room)
+{
+	c->room = room;
 }
 
 EcCoalesce *ec_coalesce_free(EcCoalesce *c)
@@ -117,18 +128,40 @@ static unsigned left_to_do(const uint8_t *frame, size_t length, const EcPacket *
 	return ec_sum_word(frame + p->transport + field) == ec_sum_fold(sum) ? field : 0;
 }
 
+/* Whether it is a super-frame that nobody has cut; *ret_header: its headers' bytes. */
+static bool is_uncut(const EcCoalesce *c, const uint8_t *frame, size_t length, const EcPacket *p,
+		size_t *ret_header)
+{
+	if (!c->room || length <= c->room || p->protocol != IPPROTO_TCP ||
+			!left_to_do(frame, length, p))
+		return false;
+	*ret_header = p->transport + (size_t)(frame[p->transport + 12] >> 4) * 4;
+	return *ret_header >= (size_t)p->transport + TCP_HEADER && *ret_header < c->room;
+}
+
 /* p: of the frame, if there is IP in it. */
 static void emit_frame(EcCoalesce *c, const uint8_t *frame, size_t length, const EcPacket *p)
 {
 	const unsigned field = p ? left_to_do(frame, length, p) : 0;
-	const struct virtio_net_hdr v = {
-		.flags = field ? VIRTIO_NET_HDR_F_NEEDS_CSUM : 0,
-		.csum_start = field ? p->transport : 0,
-		.csum_offset = (uint16_t)field,
-	};
+	struct virtio_net_hdr v = { 0 };
 	struct iovec piece = { .iov_base = (void *)frame, .iov_len = length };
+	size_t header, size, frames = 1;
 
-	c->emit(&v, &piece, 1, 1, c->userdata);
+	if (field) {
+		v.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM;
+		v.csum_start = p->transport;
+		v.csum_offset = (uint16_t)field;
+	}
+	if (field && is_uncut(c, frame, length, p, &header)) {
+		size = c->room - header;
+		frames = (length - header + size - 1) / size;
+		v.gso_type = p->ipv6 ? VIRTIO_NET_HDR_GSO_TCPV6 : VIRTIO_NET_HDR_GSO_TCPV4;
+		if (frame[p->transport + 13] & CWR)
+			v.gso_type |= VIRTIO_NET_HDR_GSO_ECN;
+		v.gso_size = (uint16_t)size;
+		v.hdr_len = (uint16_t)header;
+	}
+	c->emit(&v, &piece, 1, (unsigned)frames, c->userdata);
 }
 
 static void write_header(const Flow *f, uint8_t *header)
@@ -317,6 +350,7 @@ static void add_segment(EcCoalesce *c, Segment *s)
 {
 	uint32_t hash = hash_flow(s);
 	unsigned place = find_flow(c, s, hash);
+	size_t header;
 	bool data = is_data(s), push = data && (s->frame[s->p.transport + 13] & PSH);
 
 	if (place < c->n) {
@@ -333,7 +367,8 @@ static void add_segment(EcCoalesce *c, Segment *s)
 		}
 		emit_flow(c, place);
 	}
-	if (!data || push || s->header - s->p.network + 2u * s->size > IP_MAX)
+	if (!data || push || s->header - s->p.network + 2u * s->size > IP_MAX ||
+			is_uncut(c, s->frame, s->length, &s->p, &header))
 		emit_frame(c, s->frame, s->length, &s->p);
 	else
 		begin(c, s, hash);
@@ -346,7 +381,7 @@ static bool is_cut(const Segment *s)
 {
 	unsigned tags = 0;
 
-	for (size_t at = 2 * ETH_ALEN; at + 2 < s->p.network; at += VLAN_TAG, tags++) {
+	for (size_t at = MACS_SIZE; at + 2 < s->p.network; at += VLAN_TAG, tags++) {
 		uint16_t type = ec_get16(s->frame + at);
 
 		if (type != ETH_P_8021Q && type != ETH_P_8021AD)

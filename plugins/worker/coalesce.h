@@ -24,6 +24,9 @@ typedef void (*EcCoalesceEmit)(const struct virtio_net_hdr *v, const struct iove
 
 EcCoalesce *ec_coalesce_new(bool ethernet, EcCoalesceEmit emit, void *userdata);
 EcCoalesce *ec_coalesce_free(EcCoalesce *c);
+/* The largest frame that the path carries whole, bytes: what is larger and has its TCP checksum
+ * left to do, is a super-frame that nobody cut. 0, as at first: there are none. */
+void ec_coalesce_set_room(EcCoalesce *c, size_t room);
 /* The memory stays valid and unchanged until the next flush. */
 void ec_coalesce_add(EcCoalesce *c, const uint8_t *frame, size_t length);
 /* Emits it alone, at once. */

@@ -347,6 +347,7 @@ static int configure_all(EcWorker *w, const EcWorkerConfigure *c, Fds *f, const 
 		(void)ec_worker_rewatch(w, EC_SOURCE_DEVICE, w->device, EPOLLIN);
 	w->format = format;
 	w->configure = *c;
+	ec_receive_set_path(w);
 	return 0;
 }
 

@@ -90,6 +90,14 @@ int ec_receive_set_kind(EcWorker *w)
 	return w->receive->coalesce ? 0 : -ENOMEM;
 }
 
+void ec_receive_set_path(EcWorker *w)
+{
+	const size_t head = (size_t)w->path.overhead + w->format.size;
+	const bool whole = w->statistics->offloads & EC_WORKER_COALESCE && w->path.mtu > head;
+
+	ec_coalesce_set_room(w->receive->coalesce, whole ? w->path.mtu - head : 0);
+}
+
 /* The device */
 
 static void stop_coalescing(EcWorker *w, int error)
@@ -97,6 +105,7 @@ static void stop_coalescing(EcWorker *w, int error)
 	if (!(w->statistics->offloads & EC_WORKER_COALESCE))
 		return;
 	ec_set_bits(&w->statistics->offloads, EC_WORKER_COALESCE, 0);
+	ec_receive_set_path(w);
 	ec_connection_event(w, EC_WORKER_LACKS, error,
 			"super-frames into the device: it does not take them: %s",
 			strerror(-error));

@@ -8,6 +8,8 @@ EcReceive *ec_receive_new(EcWorker *w);
 EcReceive *ec_receive_free(EcReceive *r);
 /* Once w->ethernet is known. -ENOMEM. */
 int ec_receive_set_kind(EcWorker *w);
+/* The path, the format or the device's offloads are others. */
+void ec_receive_set_path(EcWorker *w);
 /* Takes a batch: true if there was one. */
 bool ec_receive(EcWorker *w);
 /* The socket has an error to tell: takes it away, with those that somebody asked to be kept. */

@@ -10,7 +10,7 @@ import threading
 import pytest
 
 import worker
-from ethercord import ETHERTYPE, wait_until
+from ethercord import ETHERTYPE, bridge, wait_until
 from worker import ME, Pair, Sink, Source, frame, number_of, transfer
 
 OFF = "tx", "off", "tso", "off", "gso", "off", "gro", "off"
@@ -50,6 +50,23 @@ def test_kernel_vxlan(lab, ipv6, off):
         a.exec("ping", "-c1", "-W5", "-s1402", "-Mdo", b)
     seen = pair.near.statistics
     assert not any(seen[name] for name in seen if "dropped" in name and name != "rx_dropped_device")
+
+
+def test_kernel_super_frames(lab):
+    """Those of the kernel's end that nobody has cut on the way go through a bridge here."""
+    pair = Pair(lab, "vxlan", far=False, identifier=77)
+    near, far = pair.namespaces
+    Kernel(pair, 77)
+    bridge(near)
+    near.ip("addr", "flush", "dev", "cord")
+    near.ip("link", "set", "cord", "master", "br0")
+    host = lab.host(near, "br0", "10.8.0.3/24")
+    host.exec("sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=0",
+              "net.ipv6.conf.eth0.disable_ipv6=0")
+    host.ip("addr", "add", "fd00:8::3/64", "dev", "eth0", "nodad")
+    for address in ("10.8.0.3", "fd00:8::3"):
+        assert transfer(far, host, address, 4)
+    assert transfer(host, far, "10.8.0.2", 4)
 
 
 def test_kernel_vxlan_frames(lab):

@@ -342,6 +342,65 @@ static void test_left_to_do(void)
 	}
 }
 
+/* What came out last, and how much. */
+typedef struct Out {
+	struct virtio_net_hdr v;
+	unsigned n, frames;
+} Out;
+
+static void keep(const struct virtio_net_hdr *v, const struct iovec *pieces, int n, unsigned frames,
+		void *userdata)
+{
+	Out *out = userdata;
+
+	(void)pieces;
+	(void)n;
+	*out = (Out){ *v, out->n + 1, frames };
+}
+
+/* A super-frame that nobody cut goes out at once, as one, if there is reason to think so. */
+static void test_uncut(void)
+{
+	static uint8_t frame[EC_FRAME_MAX];
+	Out out = { 0 };
+	EcCoalesce *c = ec_coalesce_new(true, keep, &out);
+
+	for (unsigned i = 0; i < 16; i++) {
+		PacketSpec s = packet_plain;
+		const bool partial = i & 1, known = i & 2;
+
+		s.partial = partial;
+		s.ipv6 = i & 4;
+		s.flags |= i & 8 ? 0x80 : 0;
+		const size_t header = packet_header(&s);
+		ec_coalesce_set_room(c, known ? 1450 : 0);
+		const size_t length = packet_write(&s, payload, 6000, 0, frame, NULL);
+		const unsigned before = out.n;
+		ec_coalesce_add(c, frame, length);
+		if (partial && known)
+			g_assert_cmpuint(out.n, ==, before + 1);
+		ec_coalesce_flush(c);
+		g_assert_cmpuint(out.n, ==, before + 1);
+		g_assert_cmpuint(out.v.flags, ==, partial);
+		if (!partial || !known) {
+			g_assert_cmpuint(out.v.gso_type, ==, VIRTIO_NET_HDR_GSO_NONE);
+			g_assert_cmpuint(out.frames, ==, 1);
+			continue;
+		}
+		g_assert_cmpuint(out.v.gso_type, ==, (s.ipv6 ? 4 : 1) | (i & 8 ? 0x80 : 0));
+		g_assert_cmpuint(out.v.gso_size, ==, 1450 - header);
+		g_assert_cmpuint(out.v.hdr_len, ==, header);
+		g_assert_cmpuint(out.v.csum_start, ==, packet_transport(&s));
+		g_assert_cmpuint(out.frames, ==, 5);
+		/* What the path carries is a frame. */
+		ec_coalesce_set_room(c, length);
+		ec_coalesce_add(c, frame, length);
+		ec_coalesce_flush(c);
+		g_assert_cmpuint(out.v.gso_type, ==, VIRTIO_NET_HDR_GSO_NONE);
+	}
+	ec_coalesce_free(c);
+}
+
 /* Whatever is of no TCP flow is not held, and holds nothing up. */
 static void test_others(void)
 {
@@ -432,6 +491,7 @@ int main(int argc, char **argv)
 	g_test_add_func("/worker/coalesce/not-merged", test_not_merged);
 	g_test_add_func("/worker/coalesce/wrong-checksum", test_wrong_checksum);
 	g_test_add_func("/worker/coalesce/left-to-do", test_left_to_do);
+	g_test_add_func("/worker/coalesce/uncut", test_uncut);
 	g_test_add_func("/worker/coalesce/others", test_others);
 	g_test_add_func("/worker/coalesce/random", test_random);
 	return g_test_run();
