@@ -38,7 +38,7 @@
 #define SEGMENTS_MAX (EC_COALESCE_PIECES - 1) /* as many as UDP_SEGMENT sends at once */
 #define HEADER_MAX 256
 #define IP_MAX 65535
-#define MACS_SIZE (2u * ETH_ALEN)
+#define MACS_SIZE 12u
 #define VLAN_TAG 4
 #define TAGS_MAX 4
 #define TCP_HEADER 20
