@@ -35,6 +35,11 @@
  * (udp_unexpected_gso(), include/linux/udp.h); that of frames that the path carries is as good.
  */
 
+/* In linux/virtio_net.h since Linux 6.2. */
+#ifndef VIRTIO_NET_HDR_GSO_UDP_L4
+#	define VIRTIO_NET_HDR_GSO_UDP_L4 5
+#endif
+
 #define SEGMENTS_MAX (EC_COALESCE_PIECES - 1) /* as many as UDP_SEGMENT sends at once */
 #define HEADER_MAX 256
 #define IP_MAX 65535
@@ -412,4 +417,28 @@ void ec_coalesce_pass(EcCoalesce *c, const uint8_t *frame, size_t length)
 	int r = ec_packet_read(frame, length, c->ethernet, &p);
 
 	emit_frame(c, frame, length, r == 0 ? &p : NULL);
+}
+
+bool ec_coalesce_uncut(EcCoalesce *c, const uint8_t *frame, size_t length, size_t size)
+{
+	struct iovec piece = { .iov_base = (void *)frame, .iov_len = length };
+	EcPacket p;
+
+	if (ec_packet_read(frame, length, c->ethernet, &p) < 0 || p.protocol != IPPROTO_UDP ||
+			!left_to_do(frame, length, &p))
+		return false;
+
+	const size_t header = (size_t)p.transport + UDP_HEADER;
+	const struct virtio_net_hdr v = {
+		.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM,
+		.gso_type = VIRTIO_NET_HDR_GSO_UDP_L4,
+		.hdr_len = (uint16_t)header,
+		.gso_size = (uint16_t)size,
+		.csum_start = p.transport,
+		.csum_offset = UDP_CHECKSUM,
+	};
+	if (length <= header + size)
+		return false;
+	c->emit(&v, &piece, 1, (unsigned)((length - header + size - 1) / size), c->userdata);
+	return true;
 }

@@ -31,4 +31,7 @@ void ec_coalesce_set_room(EcCoalesce *c, size_t room);
 void ec_coalesce_add(EcCoalesce *c, const uint8_t *frame, size_t length);
 /* Emits it alone, at once. */
 void ec_coalesce_pass(EcCoalesce *c, const uint8_t *frame, size_t length);
+/* The same for a super-frame of UDP's that nobody cut, of datagrams of `size` bytes; false: it is
+ * none. */
+bool ec_coalesce_uncut(EcCoalesce *c, const uint8_t *frame, size_t length, size_t size);
 void ec_coalesce_flush(EcCoalesce *c);

@@ -265,6 +265,20 @@ static size_t segment_size(struct msghdr *h, size_t length)
 	return size > 0 ? (size_t)size : length;
 }
 
+/* A kernel's super-frame of UDP's that nobody cut comes whole, too, and with the size of its own
+ * datagrams where UDP_GRO says that of ours: the length in its IP header tells which. */
+static bool take_uncut(EcWorker *w, const uint8_t *data, size_t length, size_t size)
+{
+	bool piece = false;
+	int r;
+
+	if (!(w->statistics->offloads & EC_WORKER_DEVICE_USO))
+		return false;
+	r = ec_format_parse(&w->format, data, length, &piece);
+	return r >= 0 && !piece &&
+	       ec_coalesce_uncut(w->receive->coalesce, data + r, length - (size_t)r, size);
+}
+
 /* A buffer of datagrams from one source. True if that is another remote now. */
 static bool take_message(EcWorker *w, unsigned i)
 {
@@ -284,6 +298,8 @@ static bool take_message(EcWorker *w, unsigned i)
 		ec_count(&w->statistics->rx_dropped_malformed, n);
 		return false;
 	}
+	if (n > 1 && take_uncut(w, r->buffers[i], length, size))
+		return (roam || !w->path.can_send) && follow(w, &r->sources[i]);
 	for (size_t at = 0, k = 0; k < n; k++, at += size)
 		good |= take(w, &r->buffers[i][at], length - at < size ? length - at : size);
 	return good && (roam || !w->path.can_send) && follow(w, &r->sources[i]);

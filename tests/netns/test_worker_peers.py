@@ -4,15 +4,17 @@
 import os
 import random
 import select
+import socket
 import struct
 import threading
 
 import pytest
 
 import worker
-from ethercord import ETHERTYPE, bridge, wait_until
+from ethercord import ETHERTYPE, PATIENCE, bridge, wait_until
 from worker import ME, Pair, Sink, Source, frame, number_of, transfer
 
+UDP_SEGMENT = 103
 OFF = "tx", "off", "tso", "off", "gso", "off", "gro", "off"
 
 
@@ -67,6 +69,16 @@ def test_kernel_super_frames(lab):
     for address in ("10.8.0.3", "fd00:8::3"):
         assert transfer(far, host, address, 4)
     assert transfer(host, far, "10.8.0.2", 4)
+    with host.entered():
+        there = lab.keep(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    with far.entered():
+        here = lab.keep(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    there.bind(("10.8.0.3", 7070))
+    here.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, 1000)
+    data = random.randbytes(4500)
+    here.sendto(data, ("10.8.0.3", 7070))
+    there.settimeout(PATIENCE)
+    assert [there.recv(2000) for _ in range(5)] == [data[n:n + 1000] for n in range(0, 4500, 1000)]
 
 
 def test_kernel_vxlan_frames(lab):

@@ -398,6 +398,21 @@ static void test_uncut(void)
 		ec_coalesce_flush(c);
 		g_assert_cmpuint(out.v.gso_type, ==, VIRTIO_NET_HDR_GSO_NONE);
 	}
+	/* Of UDP it is told how large they are to be. */
+	PacketSpec udp = packet_plain;
+	udp.udp = true;
+	for (unsigned partial = 0; partial < 2; partial++) {
+		udp.partial = partial;
+		size_t length = packet_write(&udp, payload, 4500, 0, frame, NULL);
+		g_assert_true(ec_coalesce_uncut(c, frame, length, 1000) == udp.partial);
+		/* Neighbours that were put together, of which this is the first. */
+		g_assert_false(ec_coalesce_uncut(c, frame, length + 9, 1000));
+		g_assert_false(ec_coalesce_uncut(c, frame, length, 4500));
+	}
+	g_assert_cmpuint(out.v.gso_type, ==, 5);
+	g_assert_cmpuint(out.v.gso_size, ==, 1000);
+	g_assert_cmpuint(out.v.hdr_len, ==, packet_header(&udp));
+	g_assert_cmpuint(out.frames, ==, 5);
 	ec_coalesce_free(c);
 }
 
