@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/if_tun.h>
+#include <linux/udp.h>
 #include <netinet/in.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -105,8 +106,12 @@ static int set_options(int fd, const EcWorkerSocket *s)
 	/* OMIT: fragments by the device's MTU, whatever somebody says about the path. */
 	const Option four[] = { { IPPROTO_IP, IP_TTL, s->ttl }, { IPPROTO_IP, IP_TOS, s->tos },
 		{ IPPROTO_IP, IP_MTU_DISCOVER, s->fragment ? IP_PMTUDISC_OMIT : IP_PMTUDISC_DO } };
+	/* A kernel's FOU sends no checksum over IPv6 unless it is told to, and takes both (RFC
+	 * 6935).
+	 */
 	const Option six[] = { { IPPROTO_IPV6, IPV6_V6ONLY, 1 },
-		{ IPPROTO_IPV6, IPV6_UNICAST_HOPS, s->ttl }, { IPPROTO_IPV6, IPV6_TCLASS, s->tos },
+		{ IPPROTO_UDP, UDP_NO_CHECK6_RX, 1 }, { IPPROTO_IPV6, IPV6_UNICAST_HOPS, s->ttl },
+		{ IPPROTO_IPV6, IPV6_TCLASS, s->tos },
 		{ IPPROTO_IPV6, IPV6_MTU_DISCOVER,
 				s->fragment ? IPV6_PMTUDISC_OMIT : IPV6_PMTUDISC_DO } };
 	int r = set_all(fd, common, EC_ELEMENTS(common));

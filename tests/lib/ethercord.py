@@ -730,10 +730,10 @@ NEAR, FAR = "10.77.0.1", "10.77.0.2"
 
 
 def far_vxlan(namespace, name="far", vni=1, local=FAR, remote=NEAR, mtu=None, address=None,
-              bridge=None, port=4789):
+              bridge=None, port=4789, more=()):
     """The far end that is no ethercord."""
     namespace.ip("link", "add", name, "type", "vxlan", "id", vni, "local", local, "remote", remote,
-                 "dstport", port, "nolearning")
+                 "dstport", port, "nolearning", *more)
     if mtu:
         namespace.ip("link", "set", name, "mtu", mtu)
     if address:

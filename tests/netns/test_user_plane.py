@@ -3,6 +3,7 @@
 control."""
 
 import os
+import pathlib
 import signal
 
 import pytest
@@ -75,6 +76,19 @@ def test_with_a_kernel(sites):
     far_vxlan(sites.far, "far", 7, mtu=1450, address="192.168.9.2/24")
     sites.client.add("t1", remote=FAR, id=7, encapsulation="vxlan", address="192.168.9.1/24",
                      **USER)
+    assert ping(sites.near, "192.168.9.2", 3)
+
+
+def test_kernel_without_checksums(sites):
+    """Over IPv6 a kernel's UDP may have none, as its FOU has unless told otherwise (RFC 6935)."""
+    for ns, number in ((sites.near, 1), (sites.far, 2)):
+        with ns.entered():
+            pathlib.Path("/proc/sys/net/ipv6/conf/wire/disable_ipv6").write_text("0")
+        ns.ip("addr", "add", f"fd77::{number}/64", "dev", "wire", "nodad")
+    far_vxlan(sites.far, "far", 7, local="fd77::2", remote="fd77::1", mtu=1400,
+              address="192.168.9.2/24", more=["udp6zerocsumtx"])
+    sites.client.add("t1", remote="fd77::2", id=7, encapsulation="vxlan",
+                     address="192.168.9.1/24", **USER)
     assert ping(sites.near, "192.168.9.2", 3)
 
 
