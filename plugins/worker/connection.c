@@ -336,6 +336,7 @@ static int configure_all(EcWorker *w, const EcWorkerConfigure *c, Fds *f, const 
 	r = ec_format_init(&format, w->format.format, c->id, c->flags & EC_WORKER_SEQUENCE);
 	if (r < 0)
 		return r;
+	format.joins = c->flags & EC_WORKER_JOIN;
 	r = plan_path(w, c, f->n ? f->fd[0] : -1, &path, ret_text);
 	if (r < 0)
 		return r;

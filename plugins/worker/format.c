@@ -129,7 +129,7 @@ static int parse_raw(const EcFormat *f, const uint8_t *data, size_t length, bool
 {
 	static const uint8_t zero[RAW_PIECE_SIZE];
 
-	*ret_piece = length >= sizeof(zero) && memcmp(data, zero, sizeof(zero)) == 0;
+	*ret_piece = f->joins && length >= sizeof(zero) && memcmp(data, zero, sizeof(zero)) == 0;
 	return *ret_piece ? RAW_PIECE_SIZE : 0;
 }
 

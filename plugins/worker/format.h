@@ -22,6 +22,8 @@ typedef struct EcFormat {
 	uint8_t template[EC_FORMAT_HEADER_MAX];
 	uint8_t piece_template[EC_FORMAT_HEADER_MAX];
 	uint8_t number; /* where in both the sequence number stands; 0: nowhere */
+	bool joins;     /* the peer sends pieces; to be set after ec_format_init(): else raw-udp's
+			   six zero bytes are a frame's destination */
 } EcFormat;
 
 /* Prepares templates. -EINVAL for what is no format, or no VNI. Formats without an id or a number

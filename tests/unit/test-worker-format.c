@@ -82,6 +82,7 @@ static void test_vectors(void)
 		EcFormat f = format_of(vectors[i].format, vectors[i].id, vectors[i].sequence);
 
 		g_assert_cmpint(f.ethernet, ==, vectors[i].format != EC_WORKER_TUN_UDP);
+		f.joins = true;
 		for (int piece = 0; piece <= 1; piece++) {
 			const char *header = piece ? vectors[i].piece : vectors[i].header;
 			g_autoptr(GByteArray) expected = bytes_of(header);
@@ -115,6 +116,16 @@ static void test_numbers(void)
 	ec_format_write(&f, true, &number, header);
 	g_assert_cmpmem(header + f.number, 4, "\0\0\0\0", 4);
 	g_assert_cmpuint(number, ==, 1);
+}
+
+/* A frame may be for six zeros where nobody sends pieces. */
+static void test_raw_zeros(void)
+{
+	EcFormat f = format_of(EC_WORKER_RAW_UDP, 0, false);
+	bool piece = true;
+
+	g_assert_cmpint(parse(&f, "000000000000" FRAME, &piece), ==, 0);
+	g_assert_false(piece);
 }
 
 static void test_no_format(void)
@@ -298,6 +309,7 @@ static void test_bare_refused(void)
 				-EBADMSG },
 	};
 
+	raw.joins = true;
 	check_parse(&raw, frames, G_N_ELEMENTS(frames));
 	check_parse(&tun, packets, G_N_ELEMENTS(packets));
 }
@@ -307,6 +319,7 @@ int main(int argc, char *argv[])
 	g_test_init(&argc, &argv, NULL);
 	g_test_add_func("/worker-format/vectors", test_vectors);
 	g_test_add_func("/worker-format/numbers", test_numbers);
+	g_test_add_func("/worker-format/raw-zeros", test_raw_zeros);
 	g_test_add_func("/worker-format/no-format", test_no_format);
 	g_test_add_func("/worker-format/gre-fields", test_gre_fields);
 	g_test_add_func("/worker-format/gre-refused", test_gre_refused);
