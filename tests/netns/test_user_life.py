@@ -43,6 +43,8 @@ class Pair:
         for client in (self.client, self.other.bus.client):
             client.wait_state("t1", "up")
         wait_until(lambda: worker_pid(self.near) and worker_pid(self.far), "the workers run")
+        # One that is at its beginning yet has more time to answer.
+        assert ping(self.hosts[0], "192.168.9.2", timeout=10)
 
     def flows(self):
         """There and back."""

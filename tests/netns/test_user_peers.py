@@ -121,7 +121,7 @@ def test_garbage_of_the_peer(place):
     place.into(peer)
     place.out(peer)
     assert worker_pid(place.ns) == pid
-    assert place.count("rx-dropped-malformed") >= 13 * 4
+    assert place.count("rx-dropped-malformed") >= 12 * 4
 
 
 def test_peer_not_there_yet(place):
