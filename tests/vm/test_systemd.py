@@ -358,7 +358,7 @@ def test_guard_in_the_sandbox(wireguard):
     ctl("remove", "safe")
     nft, rules, routes = fences()
     assert "10.7.0.2 . gre" not in nft and "10.7.0.2" not in routes and "60260" not in rules
-    wait_for(lambda: not fences()[0], "what fenced errors is gone, too", 20)
+    wait_for(lambda: "10.7.0.2" not in fences()[0], "what fenced errors is gone, too", 20)
 
 
 def test_openvpn_is_recognised_in_the_sandbox(tmp_path):
