@@ -63,6 +63,14 @@ class World:
         client.add("cord", remote=FAR, id=1, profile=identity("cord"))
         return client
 
+    def left(self, **more):
+        """A connection that is up when NetworkManager goes, and its holder with it."""
+        cord = self.nm.profile("cord", **more)
+        service = self.service()
+        self.nm.own(False)
+        service.close()
+        return cord
+
 
 @pytest.fixture
 def world(lab):
@@ -225,10 +233,7 @@ def test_waits_for_a_vpn_as_for_a_call(lab):
 # NetworkManager goes and comes
 
 def test_brought_up_again(world):
-    cord = world.nm.profile("cord")
-    service = world.service()
-    world.nm.own(False)
-    service.close()
+    cord = world.left()
     world.nm.put("manager", "Startup", True)
     world.nm.own()
     world.reads()
@@ -251,10 +256,7 @@ def test_brought_up_again(world):
 @pytest.mark.parametrize("state", [1, 2])
 def test_brought_up_by_networkmanager_itself(world, state):
     """A second time would be in the way of the first."""
-    world.nm.profile("cord")
-    service = world.service()
-    world.nm.own(False)
-    service.close()
+    world.left()
     world.nm.active("cord", state=state)
     world.nm.own()
     world.reads()
@@ -265,10 +267,7 @@ def test_brought_up_by_networkmanager_itself(world, state):
 
 def test_brought_up_again_when_it_can_be(world):
     """Refused at first: asked again when something changed."""
-    cord = world.nm.profile("cord")
-    service = world.service()
-    world.nm.own(False)
-    service.close()
+    cord = world.left()
     world.nm.refuse("cord", "UnknownConnection", "UnknownConnection")
     world.nm.own()
     world.reads()
@@ -283,10 +282,7 @@ def test_brought_up_again_when_it_can_be(world):
 
 def test_what_changes_while_it_is_asked_is_not_missed(world):
     """News that come before the refusal are the last there are."""
-    cord = world.nm.profile("cord")
-    service = world.service()
-    world.nm.own(False)
-    service.close()
+    cord = world.left()
     world.nm.put("manager", "Startup", True)
     world.nm.own()
     world.reads()
@@ -301,10 +297,7 @@ def test_what_changes_while_it_is_asked_is_not_missed(world):
 
 def test_network_is_late(world):
     """The tunnel does not wait for ever, but the connection comes up again with the network."""
-    cord = world.nm.profile("cord")
-    service = world.service()
-    world.nm.own(False)
-    service.close()
+    cord = world.left()
     world.nm.put("manager", "Startup", True)
     world.nm.own()
     wait_until(lambda: world.client.tunnels() == [], "it is removed", 10)
@@ -314,10 +307,7 @@ def test_network_is_late(world):
 
 
 def test_given_up_by_a_person(world):
-    world.nm.profile("cord")
-    service = world.service()
-    world.nm.own(False)
-    service.close()
+    world.left()
     world.nm.put("manager", "Startup", True)
     world.nm.own()
     world.reads()
@@ -378,10 +368,7 @@ def test_what_is_kept_is_for_root_to_write(world):
 
 def test_a_vpn_comes_while_it_is_brought_up_again(world):
     """Two reasons at once: what was asked for the first is no answer to the second."""
-    cord = world.nm.profile("cord", up_with=VPN)
-    service = world.service()
-    world.nm.own(False)
-    service.close()
+    cord = world.left(up_with=VPN)
     world.nm.put("manager", "Startup", True)
     vpn = world.nm.next("ActiveConnection")
     for i in range(40):

@@ -149,18 +149,11 @@ def test_daemon_is_killed_again_and_again(cord):
     bed.clean()
 
 
-def test_tunnel_is_removed(cord):
+@pytest.mark.parametrize("how", ["Remove", "Deactivate"])
+def test_tunnel_goes(cord, how):
     """Behind the connection's back."""
     bed = cord
-    bed.client.on("cord", "Remove")
-    bed.wait_gone()
-    bed.said("cord")
-    bed.clean()
-
-
-def test_tunnel_is_deactivated(cord):
-    bed = cord
-    bed.client.on("cord", "Deactivate")
+    bed.client.on("cord", how)
     bed.wait_gone()
     bed.said("cord")
     bed.clean()

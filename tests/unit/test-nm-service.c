@@ -2,9 +2,9 @@
 #include "svc.h"
 
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
+#include "message.h"
 #include "unit.h"
 
 #define KEY "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
@@ -13,33 +13,6 @@
 /* Messages that nobody gets. */
 static sd_bus *bus;
 static int other;
-
-static void open_bus(void)
-{
-	int fd[2];
-
-	g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd), ==, 0);
-	g_assert_cmpint(sd_bus_new(&bus), >=, 0);
-	g_assert_cmpint(sd_bus_set_fd(bus, fd[0], fd[0]), >=, 0);
-	g_assert_cmpint(sd_bus_start(bus), >=, 0);
-	other = fd[1];
-}
-
-static sd_bus_message *new_message(void)
-{
-	sd_bus_message *m = NULL;
-
-	g_assert_cmpint(sd_bus_message_new_signal(bus, &m, "/", "org.example.Test", "Test"), >=, 0);
-	return m;
-}
-
-static void seal(sd_bus_message *m)
-{
-	static uint64_t cookie;
-
-	g_assert_cmpint(sd_bus_message_seal(m, ++cookie, 0), >=, 0);
-	g_assert_cmpint(sd_bus_message_rewind(m, true), >=, 0);
-}
 
 static void begin(sd_bus_message *m, char type, const char *contents)
 {
@@ -81,7 +54,7 @@ static void append_ip(sd_bus_message *m, const char *name, const char *method)
 static sd_bus_message *new_connection(
 		const char *data, const char *secrets, const char *method4, const char *method6)
 {
-	sd_bus_message *m = new_message();
+	sd_bus_message *m = message_new(bus);
 
 	begin(m, 'a', "{sa{sv}}");
 	g_assert_cmpint(sd_bus_message_append(m, "{sa{sv}}", "connection", 2, "id", "s",
@@ -97,7 +70,7 @@ static sd_bus_message *new_connection(
 	close_n(m, 2);
 	append_ip(m, "ipv6", method6);
 	close_n(m, 1);
-	seal(m);
+	message_seal(m);
 	return m;
 }
 
@@ -267,14 +240,14 @@ static void assert_setting(sd_bus_message *m, const char *name, const char *want
 /* NetworkManager's description of a device, and the profile that it takes for it. */
 static sd_bus_message *port_of(uint32_t type, sd_bus_message *properties, EcSvcPort *p)
 {
-	sd_bus_message *m = new_message();
+	sd_bus_message *m = message_new(bus);
 
-	seal(properties);
+	message_seal(properties);
 	p->kind = ec_svc_port_kind(type);
 	g_assert_nonnull(p->kind);
 	p->properties = properties;
 	g_assert_cmpint(ec_svc_port_append(p, m), >=, 0);
-	seal(m);
+	message_seal(m);
 	return m;
 }
 
@@ -282,7 +255,8 @@ static void test_port(void)
 {
 	EcService s = { .connection = read_connection("remote=10.8.0.1", "", "auto", "auto") };
 	EcSvcPort p = { .service = &s, .method4 = "auto", .method6 = "auto" };
-	g_autoptr(sd_bus_message) tap = new_message(), gre = new_message(), vxlan = new_message();
+	g_autoptr(sd_bus_message) tap = message_new(bus), gre = message_new(bus),
+				  vxlan = message_new(bus);
 
 	s.cord.interface = (char *)"ec-x";
 	g_assert_cmpint(sd_bus_message_append(tap, "a{sv}", 4, "Mode", "s", "tap", "Owner", "x",
@@ -348,14 +322,14 @@ static void test_gateway(void)
 		EcSvcGateway g = {
 			.service = &s, .base = (char *)row[i].base, .under = (char *)row[i].under
 		};
-		g_autoptr(sd_bus_message) m = new_message();
+		g_autoptr(sd_bus_message) m = message_new(bus);
 		const char *type;
 		const void *bytes;
 		size_t n;
 		uint32_t u;
 
 		g_assert_cmpint(ec_svc_gateway_append(&g, m), >=, 0);
-		seal(m);
+		message_seal(m);
 		g_assert_cmpint(sd_bus_message_peek_type(m, NULL, &type), >, 0);
 		g_assert_cmpstr(type, ==, row[i].type);
 		g_assert_cmpint(sd_bus_message_enter_container(m, 'v', type), >, 0);
@@ -373,7 +347,7 @@ static void test_gateway(void)
 int main(int argc, char *argv[])
 {
 	g_test_init(&argc, &argv, NULL);
-	open_bus();
+	bus = message_bus_new(&other);
 	g_test_add_func("/nm-service/connection", test_connection);
 	g_test_add_func("/nm-service/broken", test_broken);
 	g_test_add_func("/nm-service/needs-key", test_needs_key);

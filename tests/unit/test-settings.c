@@ -3,9 +3,9 @@
 
 #include <errno.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
+#include "message.h"
 #include "unit.h"
 
 #define KEY "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
@@ -93,20 +93,6 @@ static const struct Sample {
 					"{3c8b6d52-0c54-4f0e-9f2b-2f5f0a1c7d11}" } },
 };
 
-/* A bus that is connected to nobody: only to make messages. */
-static sd_bus *open_bus(int *ret_other)
-{
-	sd_bus *bus = NULL;
-	int fd[2];
-
-	g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd), ==, 0);
-	g_assert_cmpint(sd_bus_new(&bus), >=, 0);
-	g_assert_cmpint(sd_bus_set_fd(bus, fd[0], fd[0]), >=, 0);
-	g_assert_cmpint(sd_bus_start(bus), >=, 0);
-	*ret_other = fd[1];
-	return bus;
-}
-
 static sd_bus *bus;
 
 static const EcScope scopes[] = { EC_SCOPE_TUNNEL, EC_SCOPE_LISTENER, EC_SCOPE_PEER };
@@ -117,26 +103,10 @@ static bool is_tried(const struct Sample *sample, EcScope scope)
 	       ec_setting_find_in(scope, sample->key);
 }
 
-static sd_bus_message *new_message(void)
-{
-	sd_bus_message *m = NULL;
-
-	g_assert_cmpint(sd_bus_message_new_signal(bus, &m, "/", "org.example.Test", "Test"), >=, 0);
-	return m;
-}
-
-static void seal(sd_bus_message *m)
-{
-	static uint64_t cookie;
-
-	g_assert_cmpint(sd_bus_message_seal(m, ++cookie, 0), >=, 0);
-	g_assert_cmpint(sd_bus_message_rewind(m, true), >=, 0);
-}
-
 /* A message with one entry in its a{sv}. */
 static sd_bus_message *new_entry(const char *key, const char *signature, const void *value)
 {
-	sd_bus_message *m = new_message();
+	sd_bus_message *m = message_new(bus);
 
 	g_assert_cmpint(sd_bus_message_open_container(m, 'a', "{sv}"), >=, 0);
 	g_assert_cmpint(sd_bus_message_open_container(m, 'e', "sv"), >=, 0);
@@ -149,7 +119,7 @@ static sd_bus_message *new_entry(const char *key, const char *signature, const v
 	g_assert_cmpint(sd_bus_message_close_container(m), >=, 0);
 	g_assert_cmpint(sd_bus_message_close_container(m), >=, 0);
 	g_assert_cmpint(sd_bus_message_close_container(m), >=, 0);
-	seal(m);
+	message_seal(m);
 	return m;
 }
 
@@ -197,11 +167,11 @@ static void check_same(const EcSettings *a, const EcSettings *b)
 static void check_bus_round_trip(const EcSettings *s)
 {
 	g_auto(sd_bus_error) error = SD_BUS_ERROR_NULL;
-	g_autoptr(sd_bus_message) m = new_message();
+	g_autoptr(sd_bus_message) m = message_new(bus);
 	g_autoptr(EcSettings) again = ec_settings_new_for(s->scope);
 
 	g_assert_cmpint(ec_settings_append(s, m, true), >=, 0);
-	seal(m);
+	message_seal(m);
 	g_assert_cmpint(ec_settings_read(again, m, &error), ==, 0);
 	g_assert_cmpint(sd_bus_message_at_end(m, true), >, 0);
 	check_same(s, again);
@@ -513,10 +483,10 @@ static void test_secret(void)
 	g_auto(sd_bus_error) error = SD_BUS_ERROR_NULL;
 	g_autoptr(EcSettings) s = unit_settings("name=a remote=192.0.2.1 key=" KEY);
 	g_autoptr(EcSettings) again = ec_settings_new();
-	g_autoptr(sd_bus_message) m = new_message();
+	g_autoptr(sd_bus_message) m = message_new(bus);
 
 	g_assert_cmpint(ec_settings_append(s, m, false), >=, 0);
-	seal(m);
+	message_seal(m);
 	g_assert_cmpint(ec_settings_read(again, m, &error), ==, 0);
 	g_assert_null(again->key);
 	g_assert_false(ec_settings_is_given(again, ec_setting_find("key")));
@@ -659,7 +629,7 @@ int main(int argc, char *argv[])
 	int other;
 
 	g_test_init(&argc, &argv, NULL);
-	bus = open_bus(&other);
+	bus = message_bus_new(&other);
 	g_test_add_func("/settings/table", test_table);
 	for (size_t i = 0; i < EC_ELEMENTS(samples); i++) {
 		const char *of = samples[i].scopes == EC_SCOPE_LISTENER ? "/listener" : "";
