@@ -13,15 +13,17 @@
 
 Each answer is a line of JSON: {"answer": ...}. Started by tests/lib/nmgui.py in a session of its own."""
 
+import contextlib
 import json
 import subprocess
 import sys
-import time
 
 import gi
 
 gi.require_version("Atspi", "2.0")
 from gi.repository import Atspi, GLib
+
+from waiting import wait_until
 
 PATIENCE = 20
 ENTRIES = {Atspi.Role.TEXT, Atspi.Role.PASSWORD_TEXT, Atspi.Role.ENTRY}
@@ -140,16 +142,19 @@ def obey(app, order):
 
 def patiently(process, order):
     """Windows take their time. What is not there after all is answered with null."""
-    end = time.monotonic() + order.get("patience", PATIENCE)
-    while True:
+    answer = None
+
+    def answered():
+        nonlocal answer
         try:
             app = application(process.pid)
             answer = app and obey(app, order)
         except GLib.Error:
             answer = None  # it went away while it was looked at
-        if answer or time.monotonic() > end or process.poll() is not None:
-            return answer
-        time.sleep(0.05)
+        return answer or process.poll() is not None
+    with contextlib.suppress(AssertionError):
+        wait_until(answered, "", order.get("patience", PATIENCE), 0.05)
+    return answer
 
 
 def main():

@@ -20,13 +20,13 @@ SANDBOX = ("setpriv", "--reuid", SANDBOX_UID, "--regid", SANDBOX_UID, "--clear-g
            "-all,+net_admin")
 
 # Holds a TUN under any name of a process, or holds nothing.
-HOLDER = """import fcntl, struct, sys, time
+HOLDER = """import fcntl, signal, struct, sys
 open("/proc/self/comm", "w").write(sys.argv[1])
 if len(sys.argv) > 2:
     f = open("/dev/net/tun", "r+b", buffering=0)
     fcntl.ioctl(f, 0x400454ca, struct.pack("16sH22x", sys.argv[2].encode(), 0x1001))
 print("ready", flush=True)
-time.sleep(1000)
+signal.pause()
 """
 
 
