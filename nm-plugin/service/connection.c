@@ -95,37 +95,48 @@ static int read_plain(EcSvcConnection *c)
 	return r;
 }
 
-/* Whether a setting has an address or a route of its own; both are lists of a{sv}. */
+/* Of a variant, a list of a{sv}: 1 when there is something in it; else it is behind us. */
+static int is_filled(sd_bus_message *m)
+{
+	int r = sd_bus_message_enter_container(m, 'v', "aa{sv}");
+
+	if (r >= 0)
+		r = sd_bus_message_enter_container(m, 'a', "a{sv}");
+	if (r < 0)
+		return r;
+	if (sd_bus_message_at_end(m, false) == 0)
+		return 1;
+	r = sd_bus_message_exit_container(m);
+	if (r >= 0)
+		r = sd_bus_message_exit_container(m);
+	return MIN(r, 0);
+}
+
+/* Whether a setting has an address or a route of its own. */
 static int has_own(const EcSvcConnection *c, const char *setting)
 {
 	static const char *const lists[] = { "address-data", "route-data", NULL };
 	sd_bus_message *m = c->message;
 	int r = enter(c, setting);
-	bool found = false;
 
 	if (r <= 0)
 		return r;
 	r = sd_bus_message_enter_container(m, 'a', "{sv}");
-	while (r >= 0 && !found && (r = sd_bus_message_enter_container(m, 'e', "sv")) > 0) {
+	while (r >= 0 && (r = sd_bus_message_enter_container(m, 'e', "sv")) > 0) {
 		const char *key;
 
 		r = sd_bus_message_read_basic(m, 's', &key);
-		if (r < 0 || !g_strv_contains(lists, key)) {
-			r = r < 0 ? r : sd_bus_message_skip(m, "v");
-		} else {
-			r = sd_bus_message_enter_container(m, 'v', "aa{sv}");
-			if (r >= 0)
-				r = sd_bus_message_enter_container(m, 'a', "a{sv}");
-			found = r >= 0 && sd_bus_message_at_end(m, false) == 0;
-			if (r >= 0 && !found)
-				r = sd_bus_message_exit_container(m);
-			if (r >= 0 && !found)
-				r = sd_bus_message_exit_container(m);
+		if (r >= 0 && g_strv_contains(lists, key)) {
+			r = is_filled(m);
+			if (r > 0)
+				return r;
+		} else if (r >= 0) {
+			r = sd_bus_message_skip(m, "v");
 		}
-		if (r >= 0 && !found)
+		if (r >= 0)
 			r = sd_bus_message_exit_container(m);
 	}
-	return r < 0 ? r : found;
+	return r;
 }
 
 /* NetworkManager would put them on the port, and what goes to the bridge's network would leave by
