@@ -35,7 +35,8 @@
  *   IDLE      none; the next ec_worker_host_settle() starts one
  *
  * A worker that dies is started again with all it had, but not more than MOST_STARTS times a
- * minute. A configuration that it refused is not sent again before RETRY_USEC.
+ * minute. A configuration that it refused is not sent again before RETRY_USEC, and a start for
+ * which something lacked (memory, files, a place for the socket) is tried again after LACK_USEC.
  *
  * One that hangs is known by packets that wait while it does nothing (worker-watch.c), and by
  * questions that it does not answer: a CONFIGURE, HELLO, or ASK, which needs no change. It is
