@@ -330,8 +330,8 @@ def test_odd_welcomes(home, what, members):
             assert got["encapsulation"] == "vxlan" and got["plane"] in ("kernel", "user"), got
             assert 0 < got["id"] < 1 << 24 and got["data-port"] > 0, got
             assert 68 <= got["size"] <= got["mtu"] <= 65535, got
-            link = home.near.link("ec-office")
-            assert link and link["mtu"] == got["mtu"], link
+            wait_until(lambda: (home.near.link("ec-office") or {}).get("mtu") == got["mtu"],
+                       "the interface is as it was said", GRACE)
     shown = home.client.get("office")
     assert clean(shown["StateReason"][1] or "none") and shown["Peer"].isprintable(), shown
     home.client.on("office", "Remove")
