@@ -127,12 +127,12 @@ def test_tunnels_come_back_with_the_next_call(activated):
 def test_second_daemon_on_one_bus(lab, sites):
     """It says why it does not run, and touches nothing."""
     sites.tunnel()
-    before = sites.near.links()
+    before = sites.near.dump()
     other = ethercord.Daemon(sites.near, sites.bus, lab.directory / "other")
     other.launch()
     assert other.process.wait(30) == 1
     assert "another ethercordd" in other.text()
-    assert sites.near.links() == before and sites.client.state("t1") == "up"
+    assert sites.near.dump() == before and sites.client.state("t1") == "up"
 
 
 def test_no_bus(lab):

@@ -132,7 +132,7 @@ def test_a_tunnel(fake):
 
 def test_settings_in_their_stead(fake):
     """The tunnel's settings, but for those that are given."""
-    fake.vpn.write_text("wire 1400\n")
+    fake.vpn_up()
     fake.client.add("t1", remote=FAR, id=1, underlay="any")
     has(diagnose(fake, tunnel="t1"), "not-protected", "warning", "underlay=any")
     has(diagnose(fake, tunnel="t1", underlay="vpn"), "protected", "ok", TITLE)
@@ -146,7 +146,7 @@ def test_settings_in_their_stead(fake):
 @pytest.mark.parametrize("full, words", [("auto", ["1500-byte", "too-big"]), ("no", ["lost"])])
 def test_frames_of_a_network(fake, full, words):
     bridge(fake.near)
-    fake.vpn.write_text("wire 1400\n")
+    fake.vpn_up()
     fake.client.add("t1", remote=FAR, id=1, underlay="vpn", mode="join-networks", bridge="br0",
                     full_frames=full)
     has(diagnose(fake, tunnel="t1"), "frames", "ok" if full == "auto" else "warning", *words)
@@ -177,7 +177,7 @@ def test_bad_remote_and_no_tunnel(sites):
 
 
 def test_nothing_is_changed_or_sent(lab, fake):
-    fake.vpn.write_text("wire 1400\n")
+    fake.vpn_up()
     fake.client.add("t1", remote=FAR, id=1, underlay="vpn")
     fake.near.ip("neigh", "replace", FAR, "lladdr", "02:00:00:00:00:09", "dev", "wire", "nud",
                  "permanent")

@@ -27,6 +27,9 @@ class Guard:
     def picture(self):
         seen = self.client.get("t1")
         del seen["Statistics"]
+        # What the daemon tries the kernel with is gone a round later.
+        wait_until(lambda: not any(n.startswith("ec-try-") for n in self.near.links()),
+                   "what was tried is gone")
         return {"bus": seen, "link": self.near.link("ec-t1"), "links": sorted(self.near.links()),
                 "tunnels": self.client.tunnels(), "file": self.file.read_text(),
                 "files": sorted(p.name for d in (self.sites.daemon.tunnels,
@@ -65,9 +68,12 @@ def guard(running):
 def test_the_guard_sees(running):
     """What the other tests rely on."""
     running.begin()
-    for _ in range(2):
+
+    def lost():
         running.near.ip("link", "set", "ec-t1", "down")
         wait_until(lambda: running.near.is_up("ec-t1"), "it is put back")
+        return running.flow.failures
+    wait_until(lost, "a frame is sent while it is down")
     with pytest.raises(AssertionError, match="frames lost"):
         running.end()
     running.begin()

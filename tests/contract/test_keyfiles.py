@@ -2,7 +2,6 @@
 """Files: what is read, what is written, what is kept secret, what outlives a power cut."""
 
 import base64
-import pathlib
 import re
 import signal
 import stat
@@ -196,8 +195,12 @@ def test_persist_is_durable(lab, sites, step):
     tracer = lab.popen("strace", "-f", "-y", "-o", trace, "-e",
                        "trace=fsync,fdatasync,rename,renameat,renameat2,sendmsg", "-p",
                        sites.daemon.pid, stderr=subprocess.DEVNULL)
-    status = pathlib.Path(f"/proc/{sites.daemon.pid}/status")
-    wait_until(lambda: f"TracerPid:\t{tracer.pid}\n" in status.read_text(), "strace looks on")
+
+    def looks_on():
+        """It holds the daemon a moment before it sees what that does."""
+        sites.client.call(PATH, "org.freedesktop.DBus.Peer", "Ping")
+        return trace.exists() and "sendmsg" in trace.read_text()
+    wait_until(looks_on, "strace looks on")
     if step == "add":
         sites.client.add("t1", flags="persist", remote=FAR, id=3)
     else:

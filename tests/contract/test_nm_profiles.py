@@ -3,6 +3,7 @@
 those whose tunnels outlived it."""
 
 import os
+import pathlib
 import signal
 
 import pytest
@@ -209,6 +210,8 @@ def test_nothing_wakes_it(world):
     for i in range(20):
         world.nm.profile(f"p{i}", up_with=VPN)
     world.activations()
+    stat = pathlib.Path(f"/proc/{world.daemon.pid}/stat")
+    wait_until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "S", "it sleeps")
     before = switches(world.daemon.pid)
     for i in range(50):
         world.nm.emit(NM_PATH, mocknm.PROPERTIES, "PropertiesChanged", "sa{sv}as", mocknm.NM,

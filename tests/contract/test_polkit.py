@@ -131,7 +131,7 @@ def picture(sites):
     got = sites.client.objects()
     for interfaces in got.values():
         interfaces.get(TUNNEL, {}).pop("Statistics", None)
-    return got, sites.near.links(), sorted(str(p) for p in sites.daemon.directory.rglob("*"))
+    return got, sites.near.dump(), sorted(str(p) for p in sites.daemon.directory.rglob("*"))
 
 
 def test_the_table_is_complete(guarded):

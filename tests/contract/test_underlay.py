@@ -70,7 +70,7 @@ def test_waits_comes_up_and_waits_again(lab, fake):
 
 
 def test_mtu_follows_the_vpn(lab, fake):
-    fake.vpn.write_text("wire 1400\n")
+    fake.vpn_up()
     fake.client.add("t1", remote=FAR, id=1, underlay="wireguard")
     assert fake.client.state("t1") == "up"
     flow = fake.flow()
@@ -87,7 +87,7 @@ def test_listed_whether_used_or_not(lab, fake):
     signals = lab.signals(fake.daemon)
     assert VPN in fake.client.objects()
     assert VPN in fake.client.call(PATH, PROPERTIES, "Get", "ss", ethercord.MANAGER, "Underlays")
-    fake.vpn.write_text("wire 1400\n")
+    fake.vpn_up()
     fake.client.add("t1", remote=FAR, id=1, underlay="wireguard")
     fake.client.on("t1", "Deactivate")
     assert VPN in fake.client.objects() and fake.client.get("t1")["Underlay"] == "/"
@@ -118,7 +118,7 @@ def test_named_underlays_come_and_go_with_their_tunnels(lab, fake):
 def test_bridge_port_outlives_an_outage(fake):
     """A bridge port keeps its place, its number and its settings while it is down."""
     bridge(fake.near)
-    fake.vpn.write_text("wire 1400\n")
+    fake.vpn_up()
     fake.client.add("t1", remote=FAR, id=1, underlay="wireguard", mode="join-networks",
                     bridge="br0")
     fake.near.exec("bridge", "link", "set", "dev", "ec-t1", "priority", "7")
@@ -134,7 +134,7 @@ def test_bridge_port_outlives_an_outage(fake):
 
 
 def test_moves_to_another_underlay(fake):
-    fake.vpn.write_text("wire 1400\n")
+    fake.vpn_up()
     fake.client.add("t1", remote=FAR, id=1, underlay="wireguard")
     flow = fake.flow()
     fake.client.update("t1", underlay="any")
@@ -163,7 +163,7 @@ def test_wanting_protection_that_is_not_there(lab, fake):
 
 def test_other_vpns_are_not_taken(fake):
     """The setting names a kind; the route leads to a VPN of another one."""
-    fake.vpn.write_text("wire 1400\n")
+    fake.vpn_up()
     for kind in ("ipsec", "openvpn", "networkmanager"):
         fake.client.add(kind, remote=FAR, id=9, underlay=kind)
         got = fake.client.get(kind)
@@ -178,6 +178,7 @@ def test_other_vpns_are_not_taken(fake):
 def test_no_vpn_at_all(lab, fake):
     """The route leads out by something that is no VPN."""
     fake.near.ip("link", "set", "wire", "alias", "")
+    wait_until(lambda: VPN not in fake.client.objects(), "the daemon sees that it is none")
     fake.client.add("t1", remote=FAR, id=1, underlay="vpn")
     got = fake.client.get("t1")
     assert got["State"] == "waiting" and got["StateReason"][0] == "NotProtected"
@@ -188,7 +189,7 @@ def test_no_vpn_at_all(lab, fake):
 
 def test_a_name_taken_over(fake):
     """What has the VPN's name now is no VPN."""
-    fake.vpn.write_text("wire 1400\n")
+    fake.vpn_up()
     fake.client.add("t1", remote=FAR, id=1, underlay="device:wire")
     assert fake.client.get("t1")["Protected"]
     fake.near.ip("link", "set", "wire", "alias", "")

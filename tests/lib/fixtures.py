@@ -55,8 +55,16 @@ def fake(lab):
     file = lab.directory / "vpn"
     made = ethercord.Sites(lab, program=ethercord.FAKE_DAEMON,
                            environment={"ETHERCORD_FAKE_UNDERLAY": str(file)})
-    made.vpn = file
+    made.vpn, path = file, f"{ethercord.PATH}/underlay/wire"
+
+    def vpn_up():
+        """What is asked next is answered by a daemon that knows it."""
+        file.write_text("wire 1400\n")
+        ethercord.wait_until(lambda: made.client.objects()[path][ethercord.UNDERLAY]["State"] ==
+                             "up", "the VPN is up")
+    made.vpn_up = vpn_up
     made.near.ip("link", "set", "wire", "alias", "fake VPN")
+    ethercord.wait_until(lambda: path in made.client.objects(), "the daemon sees the VPN")
     return made
 
 
