@@ -16,7 +16,8 @@
  * that can be killed, or left behind, at any time. The tunnel must neither stay for ever nor go at
  * once: that program may be started anew by NetworkManager or by a person, and the frames go on
  * meanwhile. So a bound tunnel whose holder left the bus without Remove() is removed after a grace,
- * unless an AddTunnel of the same name and profile adopts it.
+ * unless an AddTunnel of the same name and profile adopts it. Whom it was adopted from has no say
+ * any more: what that program was told to take away is not what is there now.
  *
  * The grace is profile-grace of ethercord.conf (5 s). While NetworkManager itself is not there it
  * is 12 times as long (60 s), and when NetworkManager is back, 3 times from then (15 s), since it
@@ -47,6 +48,7 @@ struct EcBinding {
 	EcBindings *all;
 	EcTunnel *tunnel;
 	char *holder;       /* unique name; NULL: nobody */
+	GHashTable *former; /* those that it was adopted from while they were there */
 	uint64_t held_usec; /* since when; 0: not since our start */
 	uint64_t left_usec; /* when the last one left */
 	bool lost;          /* it went with NetworkManager: to be brought up again */
@@ -168,6 +170,7 @@ static EcBinding *bind_tunnel(EcBindings *b, EcTunnel *t)
 		t->binding = g_new0(EcBinding, 1);
 		t->binding->all = b;
 		t->binding->tunnel = t;
+		t->binding->former = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
 		t->binding->left_usec = now_usec(b);
 	}
 	return t->binding;
@@ -181,7 +184,9 @@ static void hold(EcBindings *b, EcTunnel *t, const char *caller)
 		return;
 	binding->match = sd_bus_slot_unref(binding->match);
 	binding->reply = sd_bus_slot_unref(binding->reply);
-	g_free(binding->holder);
+	if (binding->holder)
+		g_hash_table_add(binding->former, binding->holder);
+	(void)g_hash_table_remove(binding->former, caller);
 	binding->holder = g_strdup(caller);
 	binding->held_usec = now_usec(b);
 	rearm(binding);
@@ -200,6 +205,7 @@ EcBinding *ec_binding_free(EcBinding *binding)
 	(void)sd_bus_slot_unref(binding->match);
 	(void)sd_bus_slot_unref(binding->reply);
 	(void)sd_event_source_disable_unref(binding->timer);
+	g_hash_table_unref(binding->former);
 	g_free(binding->holder);
 	g_free(binding);
 	return NULL;
@@ -230,6 +236,15 @@ int ec_binding_verify(const EcTunnel *t, const EcSettings *to, sd_bus_error *ret
 		return ec_error(ret_error, EC_ERROR_INVALID_SETTING,
 				"profile: a tunnel keeps its profile; remove it and add another "
 				"one");
+	return 0;
+}
+
+int ec_binding_verify_removal(const EcTunnel *t, const char *caller, sd_bus_error *ret_error)
+{
+	if (caller && t->binding && g_hash_table_contains(t->binding->former, caller))
+		return ec_error(ret_error, EC_ERROR_BUSY,
+				"tunnel %s was brought up anew by another program; leave it to that",
+				ec_tunnel_name(t));
 	return 0;
 }
 

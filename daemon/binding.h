@@ -27,6 +27,8 @@ int ec_bindings_add(EcBindings *b, EcSettings *settings, EcOrigin origin, bool a
 		const char *caller, EcTunnel **ret, sd_bus_error *ret_error);
 /* Whether a tunnel may take these settings, as far as its profile goes. */
 int ec_binding_verify(const EcTunnel *t, const EcSettings *to, sd_bus_error *ret_error);
+/* Whether the caller may remove it: not one that it was adopted from. */
+int ec_binding_verify_removal(const EcTunnel *t, const char *caller, sd_bus_error *ret_error);
 EcBinding *ec_binding_free(EcBinding *binding);
 /* No profile has to be watched for. */
 bool ec_bindings_is_idle(const EcBindings *b);

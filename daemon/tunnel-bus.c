@@ -62,8 +62,11 @@ int ec_tunnel_bus_update(EcBus *b, sd_bus_message *call, sd_bus_error *ret_error
 int ec_tunnel_bus_remove(EcBus *b, sd_bus_message *call, sd_bus_error *ret_error)
 {
 	EcTunnel *t = tunnel_of(b, call, ret_error);
-	int r = t ? ec_manager_remove(b->manager, t, ret_error) : -ENOENT;
+	int r = t ? ec_binding_verify_removal(t, sd_bus_message_get_sender(call), ret_error)
+		  : -ENOENT;
 
+	if (r >= 0)
+		r = ec_manager_remove(b->manager, t, ret_error);
 	return r < 0 ? r : ec_bus_reply_flushed(b, call);
 }
 

@@ -153,6 +153,8 @@ def test_adopted_while_the_first_is_there(lab, bound):
     first = service(lab, bound)
     index = bound.near.ifindex("ec-t1")
     second = service(lab, bound)
+    with refused("Busy", "t1"):  # as who is told late that it was taken down
+        first.on("t1", "Remove")
     first.close()
     stays(lambda: bound.near.ifindex("ec-t1") == index, GRACE * 2, "the second holds it")
     since = time.monotonic()
