@@ -483,7 +483,7 @@ class Bed:
     def dial(self, name="cord", key=KEY, **settings):
         """A profile that dials the office; a lost peer is noticed soon."""
         return self.cord(name, secrets=key and {"key": key}, **{
-            "control": None, "id": None, "keepalive_interval": 200, "keepalive_timeout": 600,
+            "control": None, "id": None, "keepalive_interval": 300, "keepalive_timeout": 1500,
             **settings})
 
     def dnsmasq(self, interface, *options):

@@ -385,5 +385,5 @@ def test_nmcli_asks(lab):
     assert done.returncode == 0, f"{done.stdout}{done.stderr}"
     assert "'Büro'" in done.stdout and "Key (vpn.secrets.key)" in done.stdout, done.stdout
     assert KEY not in done.stdout + done.stderr
-    assert peer.bus.client.state("office.anna") == "up"
+    peer.bus.client.wait_state("office.anna", "up")
     assert secrets(bed, "Büro") == {}, "it is nowhere kept"

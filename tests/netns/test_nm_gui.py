@@ -391,7 +391,7 @@ def can_save(program):
 def test_nm_connection_editor(desk):
     """List, create, edit, save, open again."""
     program = editor(desk)
-    assert "base" in program.do("cells")
+    wait_until(lambda: "base" in program.do("cells"), "it is in the list")
     program.do("click", "Add")
     program.do("choose", "    Ethernet", text=KIND)
     program.picture("kinds")

@@ -139,6 +139,7 @@ def test_name_is_taken(world):
     def seen():
         return {k: v for k, v in world.client.get("cord").items() if k != "Statistics"}, \
             world.near.link("ec-cord")
+    world.client.wait_state("cord", "up")
     before = seen()
     world.cord(ipv4=world.manual())
     done = world.up(check=False)
@@ -207,6 +208,7 @@ def test_hint_of_nmcli(world):
     world.cord(data={"colour": "blue"})
     done = world.up(check=False)
     assert f"NM_CONNECTION={world.uuid('cord')}" in done.stdout + done.stderr
+    world.said("colour")  # it may be read after nmcli has ended
     entry = next(e for e in world.journal.entries if "colour" in e["MESSAGE"])
     assert entry["NM_CONNECTION"] == world.uuid("cord")
     assert int(entry["PRIORITY"]) <= 4

@@ -7,7 +7,7 @@ from socket import IPPROTO_ICMP
 
 import pytest
 
-from ethercord import ping, stays, wait_until
+from ethercord import TUNNEL, ping, stays, tunnel_path, wait_until
 from nmbed import FAR, NM, PROGRAM, Bed
 from test_nm_vpn import OFFICE, World, in_clear
 
@@ -30,6 +30,8 @@ def test_vpn_is_up_before_the_daemon(world):
     bed.wait_active()
     assert ping(bed.near, "192.168.7.1", 3)
     bed.down()
+    bed.wait_gone()
+    bed.clean()  # nobody is there any more who would start it again
     bed.near.signal("ethercordd", signal.SIGKILL)
     wait_until(lambda: not bed.bus.has(), "the bus sees it gone")
     bed.client.tunnels()
@@ -44,7 +46,7 @@ def test_up_by_hand_already(world):
     world.cord(data={"up-with": OFFICE}, persistent=True)
     bed.up(check=False, wait=0)
     wait_until(lambda: bed.state() == "activating", "it waits for the VPN", 10, 0.02)
-    [pid] = bed.near.processes(PROGRAM)
+    [pid] = wait_until(lambda: bed.near.processes(PROGRAM), "its service runs")
     bed.up(OFFICE)
     bed.wait_active()
     assert list(bed.near.processes(PROGRAM)) == [pid]
@@ -100,7 +102,7 @@ def test_networkmanager_is_restarted(lab, how):
         stays(lambda: bed.state("base") == bed.state() == "activated", 0.5, "both stay up", 0.05)
         assert bed.near.ifindex("ec-cord") == index
     assert ping(bed.near, "192.168.7.1", 3)
-    assert len(bed.near.processes(PROGRAM)) == 1
+    wait_until(lambda: len(bed.near.processes(PROGRAM)) == 1, "there is one service")
 
 
 def test_vpn_goes_with_networkmanager(world):
@@ -112,6 +114,13 @@ def test_vpn_goes_with_networkmanager(world):
     bed.wait_active()
     bed.restart()
     bed.wait_active("base")
+    # OpenVPN ends a moment after NetworkManager: a cord that came back before rides on what goes.
+    wait_until(lambda: not bed.near.link(world.device), "OpenVPN has ended")
+
+    def waits():
+        cord = bed.client.objects().get(tunnel_path("cord"))
+        return not (cord and cord[TUNNEL]["State"] == "up") and bed.state() != "activated"
+    wait_until(waits, "everybody knows that it has")
     bed.up(OFFICE)
     bed.wait_active()
     assert ping(bed.near, "192.168.7.1", 5)
@@ -124,6 +133,7 @@ def test_not_what_a_person_took_down(bed):
     bed.cord(ipv4=bed.manual())
     bed.up()
     bed.down()
+    bed.clean()  # the daemon was told
     bed.restart()
     bed.wait_active("base")
     stays(lambda: not bed.state(), 1, "it comes up", 0.05)

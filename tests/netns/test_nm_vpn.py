@@ -79,9 +79,9 @@ class World:
             flow.send(number)
         flow.close()
 
-    def send_if_there(self):
+    def send_if_there(self, n=50):
         with contextlib.suppress(OSError):  # it may go at any time
-            self.send()
+            self.send(n=n)
         return True
 
     def judge(self):
@@ -271,8 +271,7 @@ def test_killed(world, program):
         bed.start()
     bed.near.ip("link", "del", world.device, check=False)
     for _ in range(10):
-        if bed.near.link("ec-cord"):
-            world.send(n=10)
+        world.send_if_there(10)
     assert in_clear(world.outside) == []
 
 
@@ -307,6 +306,7 @@ def test_up_with_another(world):
     bed.wait_active("cord2")
     assert not bed.state("cord")
     bed.down("cord2")
+    bed.wait_gone("cord2")
     stays(lambda: not bed.state("cord2") and not bed.state("cord"), 1, "it comes up", 0.05)
 
 
