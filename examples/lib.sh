@@ -186,7 +186,7 @@ prove_privacy() {
 			'6382 5363|c0a8 4d01' || true)"
 }
 
-tcpdump_has_end() { [ "$(captured 'icmp and host 192.0.2.1')" -ge 2 ]; }
+tcpdump_has_end() { [ "$(captured 'icmp[icmptype] = icmp-echoreply and src host 192.0.2.1')" -ge 1 ]; }
 
 # Beginning and end
 

@@ -111,7 +111,7 @@ over_vpn() {
 	example_begin "$@"
 	step "What ethercord finds on the laptop"
 	type_at laptop ethercordctl underlays
-	check "it is up, and protects" underlay_is_up
+	check "it is up, and protects" until_true 10 underlay_is_up
 	join_remote
 	check "the tunnel is protected" protected_by_two
 	cut_vpn

@@ -381,12 +381,13 @@ static void test_slow(Channels *f, gconstpointer data)
 	while (!f->acceptor.closed || !f->dialer.closed) {
 		if (sent < 60 && g_get_monotonic_time() - begun > (int64_t)sent * 100000)
 			(void)send(fd, hello->data + sent++, 1, MSG_NOSIGNAL);
-		g_assert_cmpint(g_get_monotonic_time() - begun, <, (int64_t)10 * G_USEC_PER_SEC);
+		g_assert_cmpint(g_get_monotonic_time() - begun, <, (int64_t)30 * G_USEC_PER_SEC);
 		(void)sd_event_run(f->event, 20000);
 	}
 	int64_t took = g_get_monotonic_time() - begun;
 	g_assert_cmpint(took, >, (int64_t)EC_CHANNEL_GREETING_USEC - 100000);
-	g_assert_cmpint(took, <, (int64_t)EC_CHANNEL_GREETING_USEC + (int64_t)2 * G_USEC_PER_SEC);
+	/* Were each byte waited for anew, it would be twice that and more. */
+	g_assert_cmpint(took, <, (int64_t)EC_CHANNEL_GREETING_USEC * 2);
 	g_assert_cmpuint(sent, >, 30);
 	g_assert_cmpstr(f->acceptor.error, ==, "PeerUnreachable");
 	g_assert_cmpuint(answer(f, fd, back, sizeof(back)), ==, 0);

@@ -181,11 +181,11 @@ def test_up_and_down(end, kind):
     assert show("ActiveState") == "active"
     pid = show("MainPID")
     assert pathlib.Path(f"/proc/{pid}").stat().st_uid == pwd.getpwnam("ethercord").pw_uid
-    assert any("up" in s for s in said())
+    wait_for(lambda: any("up" in s for s in said()), "the journal has it")
     down()
     wait_gone()
     wait_for(lambda: run("pgrep", "-f", PROGRAM, check=False).returncode == 1, "the service ends")
-    assert "65201" not in run("ip", "fou", "show").stdout
+    wait_for(lambda: "65201" not in run("ip", "fou", "show").stdout, "its port is closed")
 
 
 def is_port():
@@ -208,11 +208,13 @@ def test_bridge_port(end, kind, full_frames):
     up()
     try:
         assert link("ec-cord")["master"] == "br0"
-        assert state("br0") == "activated" and pings()
+        wait_for(lambda: state("br0") == "activated", "the bridge is up")
+        assert pings()
         if full_frames == "no":
             assert is_port()
         else:
-            assert any("keeps it in bridge br0" in s for s in said())
+            wait_for(lambda: any("keeps it in bridge br0" in s for s in said()),
+                     "the journal has it")
     finally:
         down()
         down("br0")
@@ -289,8 +291,8 @@ def test_hint(end):
     assert failed.returncode == 4
     assert f"NM_CONNECTION={identity('cord')}" in failed.stdout
     command = failed.stdout[failed.stdout.index("journalctl"):].split("'")[0].split(" + ")[0]
-    shown = run(*command.split(), "--no-pager", "-b", "-o", "cat").stdout
-    assert "bridge: mode is point-to-point" in shown, shown
+    wait_for(lambda: "bridge: mode is point-to-point" in
+             run(*command.split(), "--no-pager", "-b", "-o", "cat").stdout, "the journal has it")
     assert link("ec-cord") is None
 
 
