@@ -713,16 +713,17 @@ static int send_spec(EcWorkerHost *h, const EcWorkerSpec *spec, sd_bus_error *re
 		(void)drop_fd(h->socket);
 		h->socket = fd;
 	}
-	if (r < 0) {
+	if (r < 0 && r != -EPIPE) {
 		(void)ec_error(ret_error, EC_ERROR_KERNEL,
 				"the worker cannot be told what to do: %s", g_strerror(-r));
 		return r;
 	}
 	h->spec = *spec;
-	h->sent = true;
+	h->sent = r >= 0; /* to one that is gone: told in a moment, and the next one gets it */
 	h->error = 0;
 	save_note(h);
-	expect_answer(h);
+	if (h->sent)
+		expect_answer(h);
 	return 0;
 }
 

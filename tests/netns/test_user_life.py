@@ -9,6 +9,7 @@ import signal
 import socket
 import time
 
+import dbus.lowlevel
 import pytest
 
 import ethercord
@@ -417,6 +418,27 @@ def test_changed_and_back(alone, change, kind, plane):
     assert PORTS["raw-udp"] in ports and not ports & {4000, 4789, 65201, 8000}
     alone.client.on("t1", "Deactivate")
     nothing_left(alone.daemon)
+
+
+@pytest.mark.parametrize("ttl", range(5, 9))
+def test_changed_as_its_worker_dies(alone, ttl):
+    """The daemon learns of both at once, in either order: the change is not refused, and the next
+    worker has it."""
+    pid, wire = worker_pid(alone.near), alone.lab.capture(alone.far, "wire")
+    message = dbus.lowlevel.MethodCallMessage(
+        ethercord.NAME, ethercord.tunnel_path("t1"), ethercord.TUNNEL, "Update")
+    message.append(ethercord.typed({"ttl": ttl}), signature="a{sv}")
+    bus = alone.client.connection
+    with stopped(alone.daemon.pid):
+        bus.send_message(message)
+        bus.get_name_owner(ethercord.NAME)      # by then the bus has given it on
+        os.kill(pid, signal.SIGKILL)
+    alone.new_worker(pid)
+    wait_until(lambda: alone.client.get("t1")["Settings"].get("ttl") == ttl, "it is in force")
+    alone.client.wait_state("t1", "up")
+    wire.clear()
+    assert ping(alone.near, "192.168.9.2", 3, timeout=10)
+    assert {f[22] for f in wire.take() if (ip := ethercord.ipv4(f)) and ip[0] == NEAR} == {ttl}
 
 
 def test_name_and_mtu_change_under_load(alone):
