@@ -2,6 +2,7 @@
 """What becomes of a connection when NetworkManager, the VPN service or ethercordd end or are killed,
 when the machine sleeps, and when the connection below comes and goes."""
 
+import os
 import signal
 
 import pytest
@@ -107,6 +108,22 @@ def test_service_is_killed_and_the_connection_wanted_again(cord):
     assert bed.near.ifindex("ec-cord") == index
     stays(lambda: ping(bed.near, "192.168.7.1", check=False) and
           bed.near.ifindex("ec-cord") == index, GRACE + 1, "the cord has an owner again", 0.2)
+    bed.down()
+    bed.clean()
+
+
+def test_down_and_up_with_a_slow_service(cord):
+    """nmcli does not wait for the first one to end: the second has the tunnel by then."""
+    bed = cord
+    first, = bed.near.processes(PROGRAM)
+    os.kill(first, signal.SIGSTOP)
+    bed.down()
+    bed.up()
+    os.kill(first, signal.SIGCONT)
+    wait_until(lambda: first not in bed.near.processes(PROGRAM), "the first one ends")
+    stays(lambda: bed.near.ifindex("ec-cord"), 1, "the tunnel is the second one's")
+    bed.wait_active()
+    assert ping(bed.near, "192.168.7.1", 3)
     bed.down()
     bed.clean()
 
