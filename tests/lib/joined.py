@@ -253,9 +253,10 @@ def follows(joined, kind, change, back):
         change()
         wait_until(lambda: near.link("ec-p")["mtu"] == joined.client().get("p")["Mtu"] ==
                    min(path_mtu(joined.vpn), joined.vpn.mtu) - OVERHEAD[kind] < first,
-                   f"the MTU follows: {first}", RETURN)
+                   f"the MTU follows: {first}", 3 * RETURN)
         back()
-        wait_until(lambda: near.link("ec-p")["mtu"] == first, f"the MTU is {first} again", RETURN)
+        wait_until(lambda: near.link("ec-p")["mtu"] == first, f"the MTU is {first} again",
+                   3 * RETURN)
         assert near.ifindex("ec-p") == index
     finally:
         joined.remove("p")
