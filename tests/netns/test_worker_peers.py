@@ -200,8 +200,11 @@ def test_any_port_of_an_address(lab, alone):
     """Nothing is sent until the port is known; then it is that one."""
     pair = alone(remote="10.9.0.2")
     first, stranger = peer(lab, pair, port=4444), peer(lab, pair, "10.9.0.3")
+    # This frame, not one of those that the host sends by itself: it would reach the peer later.
+    pair.namespaces[0].exec("sysctl", "-qw", "net.ipv6.conf.cord.disable_ipv6=1")
+    dropped = pair.near.statistics["tx_dropped_peer"]
     pair.source.send(frame(1))
-    wait_until(lambda: pair.near.statistics["tx_dropped_peer"] >= 1, "dropped")
+    wait_until(lambda: pair.near.statistics["tx_dropped_peer"] > dropped, "dropped")
     stranger.send(frame(2))
     first.send(frame(3))
     assert [number_of(f) for f in pair.sink.wait(1)] == [3]
@@ -277,7 +280,7 @@ def test_counters(lab, alone):
         before = near.statistics
         send()
         wait_until(lambda: all(near.statistics[k] - before[k] == v for k, v in expected.items()),
-                   f"{expected}, not {[near.statistics[k] - before[k] for k in expected]}", 3)
+                   f"{expected}, not {[near.statistics[k] - before[k] for k in expected]}")
     near.namespace.exec("sysctl", "-qw", "net.ipv6.conf.cord.disable_ipv6=1")
     gains(lambda: s.send(good + frame(1, 100)), rx_packets=1, rx_bytes=100, rx_datagrams=1,
           rx_calls=1, device_writes=1, rx_coalesced=0)
@@ -358,7 +361,9 @@ def test_flood_of_rubbish(lab, kind):
         for data in datagrams:
             s.send(data)
             sent += 1
-        wait_until(lambda: pair.near.statistics["rx_datagrams"] - before >= sent, "all were seen")
+            if sent % 500 == 0:     # no more at once than a processor's backlog takes
+                wait_until(lambda n=sent: pair.near.statistics["rx_datagrams"] - before >= n,
+                           "all were seen")
         if turn == 3:
             resident = pair.near.resident
     assert pair.near.resident <= resident + 64

@@ -349,8 +349,11 @@ def test_back_pressure(lab):
     pair = Pair(lab, "vxlan")
     pair.pin()
     near, far = pair.workers
-    near.namespace.exec("tc", "qdisc", "add", "dev", "wire", "root", "tbf", "rate", "20mbit",
-                        "burst", "20k", "limit", "100m")
+
+    def path(verb, rate):
+        near.namespace.exec("tc", "qdisc", verb, "dev", "wire", "root", "tbf", "rate", rate,
+                            "burst", "20k", "limit", "100m")
+    path("add", "1mbit")
     sock = near.new_socket("10.9.0.1", device="wire")
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 100000)
     near.configure("10.9.0.2", path_mtu=1500, sock=sock)
@@ -365,6 +368,7 @@ def test_back_pressure(lab):
         back.send(frame(number))
     assert [number_of(f) for f in home.wait(100)] == list(range(100))
     assert near.statistics["device_reads"] - before < 900, "it was over before that"
+    path("change", "20mbit")
     assert [number_of(f) for f in sink.wait(900)] == list(range(900))
     assert near.statistics["tx_dropped_socket"] == 0
     assert cpu(near) - ticks < 0.25     # of the half second that it takes at least
@@ -455,6 +459,8 @@ def test_another_remote_under_load(lab):
     near, far = pair.workers
     far.namespace.ip("addr", "add", "10.9.0.3/24", "dev", "wire")
     far.configure("10.9.0.1", sock=far.new_socket("0.0.0.0", device="wire"), flags=["roam"])
+    # Whose Ethernet address is not known has few frames kept until it is.
+    near.namespace.exec("ping", "-c1", "-W5", "10.9.0.3")
     stream = Stream(pair)
     for address in ("10.9.0.3", "10.9.0.2") * 5:
         further(stream)
