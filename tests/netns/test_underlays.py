@@ -183,6 +183,9 @@ def test_a_blocked_name(lab):
     assert not sites.near.link("ec-t1")
 
 
+SOON = 2        # s; who waited for the name server would wait 5
+
+
 def test_looking_up_blocks_nothing(lab):
     """A name server that never answers."""
     sites = Sites(lab, hosts="127.0.0.1 localhost\n",
@@ -196,7 +199,7 @@ def test_looking_up_blocks_nothing(lab):
     for i in range(5):
         begun = time.monotonic()
         sites.client.add(f"n{i}", remote=f"slow{i}.example", id=10 + i)
-        assert time.monotonic() - begun < 0.2
+        assert time.monotonic() - begun < SOON
     wait_until(lambda: any(p and p[2] == 17 and p[4][2:4] == b"\x00\x35"
                            for p in map(ipv4, questions.take())), "the server is asked")
     slowest = 0
@@ -204,15 +207,17 @@ def test_looking_up_blocks_nothing(lab):
         begun = time.monotonic()
         assert sites.client.state("n0") == "waiting"
         slowest = max(slowest, time.monotonic() - begun)
-    assert slowest < 0.2
+    assert slowest < SOON
     assert "looking up" in sites.client.get("n0")["StateReason"][1]
     begun = time.monotonic()
     sites.client.on("n0", "Remove")
-    assert time.monotonic() - begun < 0.5
+    assert time.monotonic() - begun < SOON
     assert flow.stop(100) == []
+    # Afterwards they would be nobody's children.
+    asking = wait_until(lambda: [c.parent for c in pathlib.Path("/proc").glob("[0-9]*/comm")
+                                 if is_child_of(c.parent, sites.daemon.pid)], "names are looked up")
     sites.daemon.stop()
-    assert not [c for c in pathlib.Path("/proc").glob("[0-9]*/comm")
-                if is_child_of(c.parent, sites.daemon.pid)], "a look-up outlives the daemon"
+    wait_until(lambda: not any(p.exists() for p in asking), "no look-up outlives the daemon", SOON)
 
 
 def is_child_of(process, pid):
@@ -267,14 +272,14 @@ def test_no_wake_ups_when_idle(sites):
         sites.tunnel(f"t{i}", i)
     sites.client.add("w", remote=FAR, id=9, underlay="device:nothing0")
     flow = sites.flow()
-    # Settled: for half a second nothing was heard from the kernel.
+    # Settled: nothing was heard from the kernel, which tells of some changes a second later.
     since = [time.monotonic(), switches(sites.daemon)]
 
     def quiet():
         now = switches(sites.daemon)
         if now != since[1]:
             since[:] = [time.monotonic(), now]
-        return time.monotonic() - since[0] > 0.5
+        return time.monotonic() - since[0] > 1.5
     wait_until(quiet, "the daemon comes to rest", 20)
     before = switches(sites.daemon)
     stays(lambda: switches(sites.daemon) == before, 5, "it woke up", 0.05)

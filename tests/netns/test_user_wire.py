@@ -121,12 +121,12 @@ def test_every_frame(sites, kind):
         if name != "header alone":      # the kernel does not let a socket send that
             sender.send(frame)
             try:
-                wait_until(lambda f=frame: any(d[size:] == f for d in peer.payloads()), "", 1)
+                wait_until(lambda f=frame: any(d[size:] == f for d in peer.payloads()), "", 5)
             except AssertionError:
                 lost["out"].append(name)
         peer.send(HEADER_IN[kind] + frame)
         try:
-            wait_until(lambda f=frame: f in ear.take(), "", 1)
+            wait_until(lambda f=frame: f in ear.take(), "", 5)
         except AssertionError:
             lost["in"].append(name)
     assert lost == {"out": [], "in": []}
@@ -163,9 +163,9 @@ def test_every_packet(sites):
                for v, t in ((4, 0x0800), (6, 0x86DD))}
     for name, data in ip_packets().items():
         senders[data[0] >> 4].send(data)
-        wait_until(lambda d=data: d in peer.payloads(), f"{name} goes out", 2)
+        wait_until(lambda d=data: d in peer.payloads(), f"{name} goes out")
         peer.send(data)
-        wait_until(lambda d=data: d in ear.take(), f"{name} comes in", 2)
+        wait_until(lambda d=data: d in ear.take(), f"{name} comes in")
 
 
 # What nobody wants
