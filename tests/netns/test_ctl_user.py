@@ -79,6 +79,7 @@ def test_status_tells_what_was_dropped(sites):
 
 
 def test_json_has_the_counters(pair):
+    wait_until(lambda: pair.client.get("t1")["Statistics"]["offloads"], "the worker runs")
     got = json.loads(ctl(pair, "status", "t1", "--json", check=0).stdout)
     assert got["DataPlane"] == "user"
     assert {"rx-datagrams", "tx-split", "rx-dropped-stranger", "offloads", "rtt-us"} <= \
