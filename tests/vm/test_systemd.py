@@ -348,11 +348,11 @@ def test_guard_in_the_sandbox(wireguard):
     run("systemctl", "kill", "--kill-whom=main", "--signal=KILL", UNIT)
     run("ip", "link", "set", "wg0", "down")
     assert '10.7.0.2 . gre . "wg0"' in fences()[0] and "unreachable 10.7.0.2" in fences()[2]
-    wait_for(lambda: status("safe")["State"] == "waiting", "the next daemon sees it")
-    assert status("safe")["Protected"] and "WireGuard on wg0 is down" in status("safe")[
-        "StateReason"][1]
+    wait_for(lambda: (s := status("safe"))["State"] == "waiting" and "WireGuard on wg0 is down" in
+             s["StateReason"][1], "the next daemon sees it")
+    assert status("safe")["Protected"]
     run("nft", "flush", "ruleset")
-    wait_for(lambda: '10.7.0.2 . gre . "wg0"' in fences()[0], "what was flushed is back", 2)
+    wait_for(lambda: '10.7.0.2 . gre . "wg0"' in fences()[0], "what was flushed is back", 10)
     run("ip", "link", "set", "wg0", "up")
     wait_for(lambda: status("safe")["State"] == "up", "it is up again")
     ctl("remove", "safe")
@@ -378,8 +378,8 @@ def test_openvpn_is_recognised_in_the_sandbox(tmp_path):
     finally:
         vpn.terminate()
         vpn.wait()
-    wait_for(lambda: status("over")["State"] == "waiting", "OpenVPN is missed")
-    assert "OpenVPN on tun5 is down" in status("over")["StateReason"][1]
+    wait_for(lambda: (s := status("over"))["State"] == "waiting" and "OpenVPN on tun5 is down" in
+             s["StateReason"][1], "OpenVPN is missed")
     ctl("remove", "over")
 
 

@@ -495,7 +495,8 @@ def test_attach_refuses_wifi(tmp_path):
                     "bridge_create": True, "encapsulation": ["vxlan"], "id": 5}
         refused = daemon.add("w", check=False, attach="wlan0", **settings)
         assert refused.returncode != 0 and "wlan0 is Wi-Fi" in refused.stdout
-        assert "brw" not in first.ip("-br", "link").stdout, "the bridge it had made is gone"
+        wait_for(lambda: "brw" not in first.ip("-br", "link").stdout,
+                 "the bridge it had made is gone")
         first.ip("link", "add", "lan0", "type", "veth", "peer", "lan1")
         daemon.add("w", attach="lan0", **settings).remove()
     finally:
