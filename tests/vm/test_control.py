@@ -478,7 +478,8 @@ def test_behind_a_nat(nat, kind):
         for ports in ((40000, 49999), (50000, 59999)):
             gaps = remapped(nat, ports)
             print(f"nothing for {[round(g, 2) for g in gaps]} s")
-            assert max(gaps) < 2, gaps
+            # Three times what it may take: the next probe tells, and there is one a second.
+            assert max(gaps) < 3, gaps
     finally:
         nat_done(nat)
 
