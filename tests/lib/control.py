@@ -511,6 +511,8 @@ class Follow:
         self.log = []
 
     def take(self):
+        # The bus answers after it has passed on what came before; the daemon may be dead.
+        self.signals.client.connection.name_has_owner(ethercord.NAME)
         ethercord.iterate()
         seen, self.signals.seen = self.signals.seen, []
         for path, interface, member, values in seen:
