@@ -5,13 +5,16 @@ import pathlib
 import signal
 import subprocess
 
-from ethercord import wait_until
+import dbus
+
+from ethercord import PATH, PATIENCE, wait_until
 
 
 class Killer:
     """strace, which kills a daemon when it enters its N-th call of a kind."""
 
     def __init__(self, lab, daemon, syscall, number):
+        self.daemon = daemon
         self.process = lab.popen("strace", "-f", "-o", "/dev/null", "-e", f"trace={syscall}", "-e",
                                  f"inject={syscall}:signal=KILL:when={number}", "-p", daemon.pid,
                                  stderr=subprocess.DEVNULL)
@@ -21,6 +24,13 @@ class Killer:
                    f"TracerPid:\t{self.process.pid}\n" in status.read_text(), "strace looks on")
 
     def end(self):
+        """Whether the daemon is dead. It may have been struck last of all, and be dying yet: who
+        answers afterwards is alive."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
         self.process.wait()
+        try:
+            self.daemon.bus.client.call(PATH, "org.freedesktop.DBus.Peer", "Ping")
+        except dbus.DBusException:
+            self.daemon.process.wait(PATIENCE)
+        return self.daemon.process.poll() is not None
