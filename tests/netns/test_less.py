@@ -31,6 +31,7 @@ def test_over_another_channel(lab):
         other.clear()
         site.restart_killed()
         other.wait("office" if site is world.office else "lan.office", "chose")
+    follow[1].clear()
     world.laptop.client.update("office", autostart=False)  # talks anew
     follow[1].wait("lan.office", "control-back")
     check(world, indexes, flows, 1462)

@@ -12,7 +12,7 @@ from ethercord import ping, stays, wait_until
 
 FAST = {"keepalive_interval": 100, "keepalive_timeout": 1000}
 DEAD = 8    # s without a daemon; more than the keepalive-timeout
-SLACK = 0.15  # s, of a machine with other things to do
+SLACK = 1.5  # s, of a machine with other things to do; less than what the defaults would take
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def attached(world):
     links = world.lab.keep(Links(world.office.ns))
     name = world.office.ifname("lan.office")
     begun = world.laptop.down("office")
-    assert links.deleted(name, begun) - begun <= 0.3
+    assert links.deleted(name, begun) - begun <= 1
     world.office.wait("lan.office", None)
 
 
@@ -100,12 +100,14 @@ def test_restarted(cord, end):
     """In order, as for an upgrade: the same."""
     site, name = (cord.laptop, "office") if end == "laptop" else (cord.office, "lan.office")
     untouched = Untouched(cord)
+    follow = Follow(cord.lab, cord.laptop)
     flows = cord.flows(cord.lan)
     for _ in range(3):
+        follow.clear()
         site.daemon.restart()
         site.wait(name, "up", 20)
         cord.both_up()
-    wait_until(lambda: reattached(cord), "they talk", 35)
+        follow.wait("office", "control-back", 35)
     assert [gap(f) for f in flows] == [(0, 0), (0, 0)]
     untouched.check()
     untouched.control()
@@ -114,6 +116,7 @@ def test_restarted(cord, end):
 
 def test_both_killed(cord):
     untouched = Untouched(cord)
+    follow = Follow(cord.lab, cord.laptop)
     flows = cord.flows(cord.lan)
     cord.laptop.daemon.kill()
     cord.office.daemon.kill()
@@ -123,14 +126,15 @@ def test_both_killed(cord):
     cord.both_up(timeout=40)
     assert [gap(f) for f in flows] == [(0, 0), (0, 0)]
     untouched.check()
-    wait_until(lambda: reattached(cord), "they talk", 35)
+    follow.wait("office", "control-back", 35)
     attached(cord)
 
 
-def reattached(world):
-    """Something is under way between the two on TCP."""
+def reattached(world, follow):
+    """There is a connection, and the laptop knows of it: it lost none, or was greeted again."""
+    words = [w for w in follow.words("office") if w in ("control-lost", "control-back")]
     shown = world.office.ns.exec("ss", "-Htn", "state", "established", "sport", "=", ":65200")
-    return bool(shown.stdout.strip())
+    return bool(shown.stdout.strip()) and words[-1:] != ["control-lost"]
 
 
 def test_killed_and_unreachable(fast):
@@ -158,7 +162,8 @@ def test_gone_while_dead(cord, end):
         # Nobody comes for it any more. (It may yet come: the cord is kept, without carrier.)
         name = cord.office.ifname("lan.office")
         wait_until(lambda: cord.office.get("lan.office") is None or
-                   cord.office.ns.link(name)["operstate"] != "UP", "the peer is gone", 70, 0.1)
+                   (cord.office.ns.link(name) or {}).get("operstate") != "UP", "the peer is gone",
+                   70, 0.1)
     else:
         # Who took it down there means it: the laptop is told so, until it is wanted there again.
         wait_until(lambda: cord.laptop.get("office")["StateReason"][0] == "Refused", "it is said",
@@ -177,6 +182,7 @@ def test_stopped(cord, end):
     """A daemon that stands still for longer than anybody waits: then all is as before."""
     indexes = cord.indexes()
     site = cord.laptop if end == "laptop" else cord.office
+    follow = Follow(cord.lab, cord.laptop)
     flows = cord.flows(cord.lan)
     # The shell of `ip netns exec` became the daemon: its number is the daemon's.
     site.daemon.process.send_signal(signal.SIGSTOP)
@@ -187,7 +193,7 @@ def test_stopped(cord, end):
     for flow in flows:
         carries(flow)
     assert cord.indexes() == indexes
-    wait_until(lambda: reattached(cord), "they talk", 35)
+    wait_until(lambda: reattached(cord, follow), "they talk", 35)
     attached(cord)
 
 
@@ -281,7 +287,7 @@ def test_only_control_is_cut(fast):
     stays(lambda: fast.laptop.client.state("office") == "up", 5, "up", 0.05)
     fast.internet.filter()
     fast.both_up()
-    wait_until(lambda: reattached(fast), "they talk", 35)
+    wait_until(lambda: reattached(fast, follow), "they talk", 35)
     assert [gap(f) for f in flows] == [(0, 0), (0, 0)]
     assert "=degraded" not in follow.words("office")
     untouched.check()
