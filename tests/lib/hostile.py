@@ -148,7 +148,7 @@ class Site:
     def nothing_left(self, after=""):
         """All is as it was before there was any peer."""
         try:
-            wait_until(lambda: self.held() == self.before, "", GRACE)
+            wait_until(lambda: self.held() == self.before, "")
         except AssertionError:
             wrong = sorted(leaves(self.held()) ^ leaves(self.before))
             raise AssertionError(f"left behind, or gone, {after}: {wrong}") from None
@@ -160,7 +160,7 @@ class Site:
         if not tunnels:
             self.nothing_left()
 
-    def gone(self, name, timeout=5):
+    def gone(self, name, timeout=ethercord.PATIENCE):
         wait_until(lambda: name not in self.client.tunnels(), f"{name} goes", timeout)
 
 

@@ -273,7 +273,7 @@ def test_choices_that_are_refused(office):
                         wrong.append(what)
                         session.send(type="bye", error="down", text="It was not meant so.")
             assert office.daemon.process.poll() is None, what
-            wait_until(lambda: office.near.dump() == before, f"nothing is left of {what}", GRACE)
+            wait_until(lambda: office.near.dump() == before, f"nothing is left of {what}")
             assert office.client.tunnels() == ["lan.home"], what
         assert not wrong, f"accepted: {wrong}"
         other.pings()
@@ -331,7 +331,7 @@ def test_odd_welcomes(home, what, members):
             assert 0 < got["id"] < 1 << 24 and got["data-port"] > 0, got
             assert 68 <= got["size"] <= got["mtu"] <= 65535, got
             wait_until(lambda: (home.near.link("ec-office") or {}).get("mtu") == got["mtu"],
-                       "the interface is as it was said", GRACE)
+                       "the interface is as it was said")
     shown = home.client.get("office")
     assert clean(shown["StateReason"][1] or "none") and shown["Peer"].isprintable(), shown
     home.client.on("office", "Remove")
@@ -342,6 +342,7 @@ def test_choice_repeated(office):
     """Ten thousand times: at most one link at a time, and the daemon answers others meanwhile."""
     with dial(office.far, NEAR, "office", office.keys["office"], timeout=20) as session:
         got = session.expect("welcome")
+        office.near.dump()      # what the kernel was tried with for it is gone
         failed = []
 
         def flood():
@@ -358,7 +359,7 @@ def test_choice_repeated(office):
             while thread.is_alive() and time.monotonic() < begun + 15:
                 asked = time.monotonic()
                 office.client.tunnels()
-                assert time.monotonic() - asked < 2, "the daemon is busy with one peer"
+                assert time.monotonic() - asked < 5, "the daemon is busy with one peer"
                 ours = [n for n in office.near.links() if n not in office.before_links]
                 assert len([n for n in ours if n != "br0"]) <= 1, ours
         finally:
@@ -540,7 +541,7 @@ def test_replayed_probes_do_not_keep_a_peer_alive(office):
                 cord.prober.send(data)
             return office.client.state("lan.office") == "degraded"
         begun = time.monotonic()
-        wait_until(replayed, "the peer is lost in spite of old probes", 8, 0.1)
+        wait_until(replayed, "the peer is lost in spite of old probes", 10, 0.1)
         print(f"lost after {time.monotonic() - begun:.2f} s")
         assert len(cord.prober.replies) == len(set(cord.prober.replies)), \
             "replayed requests are answered"
@@ -597,6 +598,9 @@ def test_data_from_elsewhere(lab):
     office.near.ip("link", "set", "wire", "alias", "fake VPN")
     file.write_text("wire 1400\n")
     ethercord.wire(office.near, office.far, "bare", "bare", "10.66.0.1/24", "10.66.0.2/24")
+    wait_until(lambda: any(o[ethercord.UNDERLAY]["State"] == "up" for o in
+                           office.client.objects().values() if ethercord.UNDERLAY in o),
+               "the VPN is seen")
     with office.comes("office", more={"mtu": 1350, "size": 1350}) as cord:
         office.client.wait_state("lan.office", "up")
         theirs = cord.their_interface()
