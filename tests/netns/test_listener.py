@@ -116,8 +116,8 @@ def test_max_peers(world):
         world.both_up(name)
     before = world.office.interfaces()
     world.laptop.dial("c", underlay="any")
-    wait_until(lambda: told(world.laptop, "c")[1] == "LimitExceeded", "it is refused")
-    state, _, sentence = told(world.laptop, "c")
+    state, _, sentence = wait_until(lambda: (t := told(world.laptop, "c"))[1] == "LimitExceeded"
+                                    and t, "it is refused")
     assert state in ("waiting", "connecting", "failed") and "2" in sentence
     assert world.office.interfaces() == before
     world.laptop.down("a")
@@ -135,8 +135,8 @@ def test_two_machines_with_one_name(world):
     flows = world.flows(host)
     index = world.office.get("lan.office")["Ifindex"]
     other.dial(underlay="any")
-    wait_until(lambda: told(other)[1] not in ("", "Dialling", "Probing"), "it is told")
-    state, token, sentence = told(other)
+    state, token, sentence = wait_until(lambda: (t := told(other))[1] not in (
+        "", "Dialling", "Probing") and t, "it is told")
     assert state in ("connecting", "failed", "waiting") and token != "WrongKey"
     assert "office" in sentence
     stays(lambda: other.client.state("office") != "up" and world.laptop.client.state("office") ==
@@ -341,8 +341,8 @@ def test_without_key_is_refused(lab, what):
               "has a key": ("WrongKey", "Refused"),
               "listener any": ("NotProtected", "Refused", "PeerUnreachable"),
               "dialer any": ("NotProtected",)}[what]
-    wait_until(lambda: told(private.laptop)[1] in tokens, f"{told(private.laptop)}", 15)
-    state, _, sentence = told(private.laptop)
+    state, _, sentence = wait_until(lambda: (t := told(private.laptop))[1] in tokens and t,
+                                    f"{told(private.laptop)}", 15)
     assert state in ("failed", "waiting", "connecting") and sentence.isprintable()
     stays(lambda: told(private.laptop)[0] != "up", 1, "up", 0.05)
     assert private.office.client.tunnels() == [] and private.office.ns.dump() == before

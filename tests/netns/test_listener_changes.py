@@ -74,8 +74,8 @@ def test_changes_count_at_once(world):
     before = {n: world.indexes(n) for n in ("a", "b")}
     world.office.on_listener("lan", "SetPeer", "sa{sv}", "a",
                              typed({"mac": "02:00:5e:10:00:77"}))
-    wait_until(lambda: (world.office.ns.link(world.office.ifname("lan.a") or "lo") or {}).get(
-        "address") == "02:00:5e:10:00:77" if world.office.get("lan.a") else False, "the new MAC", 30)
+    wait_until(lambda: (a := world.office.get("lan.a")) and (world.office.ns.link(
+        a["Interface"] or "lo") or {}).get("address") == "02:00:5e:10:00:77", "the new MAC", 30)
     world.both_up("a", timeout=30)
     assert world.indexes("b") == before["b"] and world.indexes("a")[1] != before["a"][1]
     world.office.on_listener("lan", "RemovePeer", "s", "b")
