@@ -1,15 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Several remotes, and coming back as soon as there is a way."""
 
+import contextlib
+import itertools
+import socket
+import struct
 import time
 
 import pytest
 
-from control import HOST, Follow, World, carries, timed
+from control import HOST, SO_TIMESTAMPNS, Follow, World, carries, timed
 from ethercord import bridge, frame_socket, ping, stays, wait_until, wire
 
 FAST = {"keepalive_interval": 100, "keepalive_timeout": 1000}
 FIRST, SECOND = "10.9.2.2", "10.9.4.2"
+AT_ONCE = 1.5   # s; the goal of tests/bench/connect thrice, for machines that are busy
 
 
 @pytest.fixture
@@ -152,7 +157,7 @@ def test_back_at_once(world):
             world.laptop.ns.ip("link", "set", "net0", "up")
             world.internet.default(world.laptop.ns, 1)
         begun = timed(back)
-        crossing(world, begun, 0.5 + 0.15)
+        crossing(world, begun, AT_ONCE)
         world.both_up()
         assert world.laptop.ns.ifindex("ec-office") == index
 
@@ -170,24 +175,28 @@ def test_first_time_at_once(world):
         world.internet.default(world.laptop.ns, 1)
     begun = timed(back)
     world.laptop.wait("office", "up")
-    assert time.monotonic() - begun <= 0.5 + 0.15
+    assert time.monotonic() - begun <= AT_ONCE
 
 
 def test_retries_are_spread(world):
     """Further and further apart, never in step, at most 30 s."""
-    syns = world.lab.capture(world.internet.router, "n1")
+    syns = world.lab.capture(world.internet.router, "n1").socket
+    syns.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)   # when, not when we came to see it
     follow = Follow(world.lab, world.laptop)
     world.laptop.dial(underlay="any")
-    times = []
+    times = {}
 
     def attempts():
-        found = {f[34:36] for f in syns.take() if f[12:14] == b"\x08\x00" and f[23] == 6 and
-                 f[47] == 2 and f[36:38] == (65200).to_bytes(2, "big")}
-        while len(times) < len(found):
-            times.append(time.monotonic())
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                f, more, *_ = syns.recvmsg(2048, 64, socket.MSG_DONTWAIT)
+                s, ns = struct.unpack("qq", more[0][2])
+                if f[12:14] == b"\x08\x00" and f[23] == 6 and f[47] == 2 and \
+                        f[36:38] == (65200).to_bytes(2, "big"):
+                    times.setdefault(f[34:36], s + ns / 1e9)
         return len(times) >= 7
     wait_until(attempts, "seven attempts", 60)
-    gaps = [b - a for a, b in zip(times, times[1:])]
+    gaps = [b - a for a, b in itertools.pairwise(times.values())]
     assert 0.05 <= gaps[0] <= 0.5, gaps
     assert all(later > earlier * 1.2 for earlier, later in zip(gaps, gaps[2:])), gaps
     assert follow.words("office").count("dialling") >= 6

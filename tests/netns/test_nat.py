@@ -201,10 +201,11 @@ def test_only_the_peer_moves(lab):
     t = Tunnel(nat, 0)
     t.connect()
     capture = lab.capture(nat.far, "wire")
-    wait_until(lambda: t.a.statistics()["sent"] > 3, "the beat goes on")
-    recorded = [p[4][8:] for f in capture.take() if (p := ethercord.ipv4(f)) and p[2] == 17 and
+
+    def beat():
+        return [p[4][8:] for f in capture.take() if (p := ethercord.ipv4(f)) and p[2] == 17 and
                 p[1] == SERVER]
-    assert len(recorded) > 3
+    recorded = wait_until(lambda: len(found := beat()) > 3 and found, "the beat goes on")
     t.a.do("pause")
     begin = now()
     with nat.nat.entered():
