@@ -12,7 +12,6 @@ import pytest
 
 import ethercord
 from ethercord import bridge, frame_socket, stays, wait_until
-from leaks import RETURN
 from traffic import PLAIN, Judge, Stream, Traffic
 from vpn import PHYSICAL, OpenVpn, Topology
 
@@ -130,7 +129,7 @@ def test_vpn_comes_later(world):
     assert world.reason()[0] == "waiting"
     world.silent()
     made.up().wait_up()
-    assert world.client.wait_state("t", "up", RETURN)["Protected"] is True
+    assert world.client.wait_state("t", "up")["Protected"] is True
     assert {"nftables", "route"} == set(world.get()["ProtectedBy"])
     world.silent()
 
@@ -151,7 +150,7 @@ def test_two_vpns(world, underlay):
     frames.close()
     second.killed().send(None)      # takes the route away, too
     wait_until(lambda: world.get()["Underlay"] == NAME + first.device and
-               world.get()["State"] == "up", "it rides on the first again", RETURN)
+               world.get()["State"] == "up", "it rides on the first again")
     assert world.near.ifindex("ec-t") == index and world.near.master("ec-t") == "br-v"
     first.killed().send(None)
     world.wait_reason("tun9")
@@ -199,7 +198,7 @@ def test_name_reused(world, underlay):
     world.near.ip("link", "del", made.device)
     made.make("near")
     made.wait_up()
-    world.client.wait_state("t", "up", RETURN)
+    world.client.wait_state("t", "up")
     world.silent()
 
 
@@ -274,7 +273,7 @@ def test_without_nftables(lab, shim):
     world.near.ip("link", "set", "ec-t", "up")
     world.silent()
     next(happening, None)
-    world.client.wait_state("t", "up", RETURN)
+    world.client.wait_state("t", "up")
 
 
 def test_without_any_guard(lab, shim):
@@ -351,11 +350,11 @@ def test_policies_change_while_read(world):
         return got["i"]["State"] == "waiting" and got["t"]["State"] in ("up", "waiting") and all(
             g["State"] == "up" or all(g["StateReason"]) for g in got.values())
     stays(named, 2, "a state without a sentence, or one that does not end by itself", 0.05)
-    assert churn.rounds > rounds, "policies went on changing"
+    wait_until(lambda: churn.rounds > rounds, "policies go on changing")
     world.silent()
     churn.close()
-    world.client.wait_state("t", "up", RETURN)
-    world.client.wait_state("i", "waiting", RETURN)
+    world.client.wait_state("t", "up")
+    world.client.wait_state("i", "waiting")
     made.killed().send(None)
     world.wait_reason("tun9")
     world.silent()
