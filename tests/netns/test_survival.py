@@ -143,7 +143,7 @@ def test_killed_and_unreachable(fast):
     stays(lambda: fast.laptop.client.state("office") == "up", 2, "up", 0.05)
     fast.internet.cut(1, 2)
     # A machine that refused connections a moment ago gets some time for its daemon.
-    fast.laptop.wait("office", "degraded", 13)
+    fast.laptop.wait("office", "degraded", 30)
     assert fast.laptop.ns.link("ec-office")["operstate"] != "UP"
     fast.internet.cut()
     fast.office.daemon.start()
