@@ -18,7 +18,9 @@
  * the signals of NetworkManager's settings, which come when somebody edits a profile. When a VPN or
  * WireGuard connection becomes activated it is looked at, and what goes up with it is asked for.
  * Each activation is followed once: which were is in the runtime directory, so that a new daemon
- * neither brings up what a person took down nor misses what came up before it was there.
+ * neither brings up what a person took down nor misses what came up before it was there. A
+ * connection that is up already may be about to end, if it rode on what the VPN was before: one
+ * that does so within ENDING_USEC, and not by a person's hand, is asked for then.
  *
  * restore: a wish for one profile. NetworkManager refuses it until the device below is up, so it is
  * asked when its start is complete or the connection with the default route is activated, and again
@@ -42,6 +44,9 @@
 #define SIGNAL "type='signal',sender='" NM "',"
 
 #define STATE_ACTIVATED 2 /* NM_ACTIVE_CONNECTION_STATE_ACTIVATED */
+#define STATE_DEACTIVATED 4
+#define REASON_USER 2 /* NM_ACTIVE_CONNECTION_STATE_REASON_USER_DISCONNECTED */
+#define ENDING_USEC 10000000
 
 typedef struct Query Query;
 
@@ -63,6 +68,8 @@ typedef struct Wish {
 	bool ready;     /* there is something to bring it up on */
 	Query *asked;   /* whose answer is due; it goes with the wish */
 	bool again;     /* something changed since */
+	char *up;       /* its own active connection, which may be about to end */
+	int64_t until;  /* when it is not any more */
 } Wish;
 
 /* A question to NetworkManager that is not answered. */
@@ -107,6 +114,7 @@ static void free_wish(gpointer wish)
 	g_free(w->primary);
 	g_free(w->with);
 	g_free(w->spare);
+	g_free(w->up);
 	g_free(w);
 }
 
@@ -348,10 +356,14 @@ static void on_other(Query *q, sd_bus_message *reply)
 	/* Its secondaries were brought up before that. */
 	if (g_strcmp0(path, w->primary) == 0 && a.state == STATE_ACTIVATED)
 		w->ready = true;
-	if (g_strcmp0(a.uuid, w->uuid) == 0 && a.state > 0 && a.state <= STATE_ACTIVATED)
-		end_wish(w);
-	else
+	if (g_strcmp0(a.uuid, w->uuid) != 0 || a.state == 0 || a.state > STATE_ACTIVATED) {
 		look_at_next(w);
+	} else if (w->with) {
+		w->up = g_strdup(path);
+		w->until = g_get_monotonic_time() + ENDING_USEC;
+	} else {
+		end_wish(w);
+	}
 }
 
 static void look_at_next(Wish *w)
@@ -411,6 +423,24 @@ static int on_news(sd_bus_message *m, void *userdata, sd_bus_error *ret_error)
 	return 0;
 }
 
+static void one_has_ended(EcNmProfiles *p, const char *active, uint32_t reason)
+{
+	GHashTableIter i;
+	Wish *w;
+
+	g_hash_table_iter_init(&i, p->wishes);
+	while (g_hash_table_iter_next(&i, NULL, (gpointer *)&w)) {
+		if (g_strcmp0(w->up, active) != 0)
+			continue;
+		g_clear_pointer(&w->up, g_free);
+		if (reason == REASON_USER || g_get_monotonic_time() > w->until)
+			end_wish(w);
+		else
+			begin(w);
+		return;
+	}
+}
+
 static Wish *new_wish(EcNmProfiles *p, const char *uuid)
 {
 	Wish *w = g_new0(Wish, 1);
@@ -423,7 +453,9 @@ static Wish *new_wish(EcNmProfiles *p, const char *uuid)
 
 void ec_nm_profiles_restore(EcNmProfiles *p, const char *uuid)
 {
-	if (!g_hash_table_contains(p->wishes, uuid))
+	const Wish *w = g_hash_table_lookup(p->wishes, uuid);
+
+	if (!w || w->up)
 		(void)new_wish(p, uuid);
 	if (!p->news)
 		(void)sd_bus_add_match_async(p->bus, &p->news,
@@ -487,10 +519,14 @@ static void look_at(EcNmProfiles *p, const char *path)
 static int on_state(sd_bus_message *m, void *userdata, sd_bus_error *ret_error)
 {
 	EcNmProfiles *p = userdata;
-	uint32_t state;
+	uint32_t state, reason;
 
+	if (sd_bus_message_read(m, "uu", &state, &reason) < 0)
+		return 0;
+	if (state == STATE_DEACTIVATED)
+		one_has_ended(p, sd_bus_message_get_path(m), reason);
 	/* What comes before the profiles were read is looked at then. */
-	if (p->reading == 0 && sd_bus_message_read(m, "u", &state) >= 0 && state == STATE_ACTIVATED)
+	else if (p->reading == 0 && state == STATE_ACTIVATED)
 		look_at(p, sd_bus_message_get_path(m));
 	return 0;
 }

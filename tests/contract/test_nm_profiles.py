@@ -152,6 +152,22 @@ def test_already_up(world):
     assert "does not bring" not in world.daemon.text()
 
 
+@pytest.mark.parametrize("reason", [mocknm.SERVICE_STOPPED, mocknm.USER])
+def test_about_to_end(world, reason):
+    """It rode on what the VPN was before, and is asked for as soon as it has ended by itself."""
+    cord = world.nm.profile("cord", up_with=VPN)
+    up = world.nm.active("cord")
+    world.nm.active(VPN)
+    assert world.activations() == []
+    world.nm.active("cord", state=3, path=up, reason=reason)
+    assert world.activations() == []
+    world.nm.active("cord", state=mocknm.DEACTIVATED, path=up, reason=reason)
+    assert world.activations() == ([[cord, "/", "/"]] if reason != mocknm.USER else [])
+    up = world.nm.active("cord")
+    world.nm.active("cord", state=mocknm.DEACTIVATED, path=up, reason=mocknm.SERVICE_STOPPED)
+    assert world.activations() == [], "once"
+
+
 def test_without_a_default_route(world):
     """It rides on what it came with."""
     cord = world.nm.profile("cord", up_with=VPN)

@@ -21,6 +21,7 @@ CONNECTION, ACTIVE = f"{SETTINGS}.Connection", f"{NM}.Connection.Active"
 PROPERTIES = "org.freedesktop.DBus.Properties"
 MOCK = "org.ethercord1.MockNM"
 ACTIVATED, DEACTIVATED = 2, 4
+USER, SERVICE_STOPPED = 2, 4    # reasons
 METHOD_CALL = 1
 
 
@@ -172,13 +173,13 @@ class NetworkManager:
         self.put("profiles", path, None)
         self.emit(SETTINGS_PATH, SETTINGS, "ConnectionRemoved", "o", path)
 
-    def active(self, name, state=ACTIVATED, type="vpn", path=None, tell=True):
+    def active(self, name, state=ACTIVATED, type="vpn", path=None, tell=True, reason=0):
         """An active connection, or another state of it; its path."""
         where = path or self.next("ActiveConnection")
         self.put("actives", where, {"Id": name, "Uuid": identity(name), "Type": type,
                                     "Vpn": type == "vpn", "State": state} if state < 4 else None)
         if tell:
-            self.emit(where, ACTIVE, "StateChanged", "uu", state, 0)
+            self.emit(where, ACTIVE, "StateChanged", "uu", state, reason)
         return where
 
     def manager(self, **properties):
