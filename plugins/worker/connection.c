@@ -233,13 +233,26 @@ static void start(EcWorker *w, const EcWorkerStart *s, Fds *f)
 
 /* CONFIGURE */
 
+/* A connected socket that this fails for sends to the new remote nevertheless, or to none: what a
+ * flow starts with is not put back (__ip4_datagram_connect(), net/ipv4/datagram.c). */
+static int connect_path(const EcPath *p)
+{
+	struct sockaddr_storage to = p->remote;
+
+	/* Where any port will do, as of a kernel's VXLAN, the kernel still tells this worker's
+	 * packets from those of others at the same port, by the address. */
+	if (!p->connected)
+		ec_socket_set_port(&to, 0);
+	/* seccomp: connect */
+	return connect(p->fd, (const struct sockaddr *)&to, p->remote_size) < 0 ? -errno : 0;
+}
+
 /* The outer side as it is to be: 0 and *ret; nothing is changed but a new socket. */
 static int plan_path(const EcWorker *w, const EcWorkerConfigure *c, int fd, EcPath *ret,
 		const char **ret_text)
 {
 	const bool vxlan = w->format.format == EC_WORKER_VXLAN;
 	EcPath p = { .fd = fd >= 0 ? fd : w->path.fd, .mtu = c->path_mtu };
-	struct sockaddr_storage to;
 	bool same;
 	int r;
 
@@ -264,15 +277,12 @@ static int plan_path(const EcWorker *w, const EcWorkerConfigure *c, int fd, EcPa
 	*ret_text = "the socket is connected and cannot be undone: a new one is needed";
 	if (same && !p.addressed)
 		return -EISCONN;
-	/* Where any port will do, as of a kernel's VXLAN, the kernel still tells this worker's
-	 * packets from those of others at the same port, by the address. */
-	to = p.remote;
-	if (!p.connected)
-		ec_socket_set_port(&to, 0);
 	*ret_text = "cannot connect the socket to the remote";
-	/* seccomp: connect */
-	if (p.addressed && connect(p.fd, (const struct sockaddr *)&to, p.remote_size) < 0)
-		return -errno;
+	r = p.addressed ? connect_path(&p) : 0;
+	if (r < 0 && same)
+		(void)connect_path(&w->path);
+	if (r < 0)
+		return r;
 	*ret = p;
 	return 0;
 }

@@ -132,13 +132,19 @@ def test_bad_configurations_change_nothing(lab):
                "and socket are open")
 
 
-def test_no_route_changes_nothing(lab):
-    pair = Pair(lab, "raw-udp")
+@pytest.mark.parametrize("ipv6", [False, True], ids=["IPv4", "IPv6"])
+@pytest.mark.parametrize("kind", ["raw-udp", "vxlan"])
+def test_no_route_changes_nothing(lab, kind, ipv6):
+    """A connect() that fails leaves the kernel with the new remote, or none; not the worker."""
+    elsewhere = "2001:db8::1" if ipv6 else "192.0.2.1"
+    pair = Pair(lab, kind, ipv6=ipv6)
     # Bound to a device, all the world would be a neighbour.
-    pair.near.configure("10.9.0.2", sock=pair.near.new_socket("10.9.0.1"))
-    text = refused(errno.ENETUNREACH, pair.near.control.configure, "192.0.2.1", 1234)
+    pair.near.configure(pair.addresses[1], sock=pair.near.new_socket(pair.addresses[0]))
+    text = refused(errno.ENETUNREACH, pair.near.control.configure, elsewhere, 1234)
     assert "unreachable" in text
-    assert crosses(pair)
+    for number in range(3):
+        assert crosses(pair, number)
+    assert elsewhere not in pair.namespaces[0].ip("neigh").stdout
 
 
 def test_a_connected_socket_is_not_disconnected(lab):
