@@ -107,6 +107,21 @@ def timed(action):
     return begun
 
 
+def stamping(receiver):
+    """A socket whose packets say when they came: not when somebody came to see them."""
+    receiver.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+    return receiver
+
+
+def stamped(receiver):
+    """(packet, s of CLOCK_REALTIME, source) of each that is there."""
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            data, more, _, source = receiver.recvmsg(70000, 64, socket.MSG_DONTWAIT)
+            s, ns = struct.unpack("qq", more[0][2])
+            yield data, s + ns / 1e9, source
+
+
 # What crosses the router
 
 Datagram = collections.namedtuple("Datagram", "at source sport destination dport payload")
@@ -117,18 +132,14 @@ class Wire:
     CLOCK_REALTIME, of the kernel."""
 
     def __init__(self, namespace, interface, outgoing=True):
-        self.socket = frame_socket(namespace, interface, socket.htons(3))
+        self.socket = stamping(frame_socket(namespace, interface, socket.htons(3)))
         self.socket.bind((interface, 3))
-        self.socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         self.outgoing, self.pieces, self.datagrams = outgoing, {}, []
 
     def take(self):
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                frame, more, _, address = self.socket.recvmsg(70000, 64, socket.MSG_DONTWAIT)
-                if (address[2] == ethercord.Capture.OUTGOING) == self.outgoing:
-                    s, ns = struct.unpack("qq", more[0][2])
-                    self.add(frame, s + ns / 1e9)
+        for frame, at, address in stamped(self.socket):
+            if (address[2] == ethercord.Capture.OUTGOING) == self.outgoing:
+                self.add(frame, at)
         return self.datagrams
 
     def add(self, frame, at):

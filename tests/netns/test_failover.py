@@ -1,15 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Several remotes, and coming back as soon as there is a way."""
 
-import contextlib
 import itertools
-import socket
-import struct
 import time
 
 import pytest
 
-from control import HOST, SO_TIMESTAMPNS, Follow, World, carries, timed
+from control import HOST, Follow, World, carries, stamped, stamping, timed
 from ethercord import bridge, frame_socket, ping, stays, wait_until, wire
 
 FAST = {"keepalive_interval": 100, "keepalive_timeout": 1000}
@@ -180,20 +177,16 @@ def test_first_time_at_once(world):
 
 def test_retries_are_spread(world):
     """Further and further apart, never in step, at most 30 s."""
-    syns = world.lab.capture(world.internet.router, "n1").socket
-    syns.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)   # when, not when we came to see it
+    syns = stamping(world.lab.capture(world.internet.router, "n1").socket)
     follow = Follow(world.lab, world.laptop)
     world.laptop.dial(underlay="any")
     times = {}
 
     def attempts():
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                f, more, *_ = syns.recvmsg(2048, 64, socket.MSG_DONTWAIT)
-                s, ns = struct.unpack("qq", more[0][2])
-                if f[12:14] == b"\x08\x00" and f[23] == 6 and f[47] == 2 and \
-                        f[36:38] == (65200).to_bytes(2, "big"):
-                    times.setdefault(f[34:36], s + ns / 1e9)
+        for f, at, _ in stamped(syns):
+            if f[12:14] == b"\x08\x00" and f[23] == 6 and f[47] == 2 and \
+                    f[36:38] == (65200).to_bytes(2, "big"):
+                times.setdefault(f[34:36], at)
         return len(times) >= 7
     wait_until(attempts, "seven attempts", 60)
     gaps = [b - a for a, b in itertools.pairwise(times.values())]
