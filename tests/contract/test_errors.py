@@ -27,10 +27,8 @@ class Guard:
     def picture(self):
         seen = self.client.get("t1")
         del seen["Statistics"]
-        # What the daemon tries the kernel with is gone a round later.
-        wait_until(lambda: not any(n.startswith("ec-try-") for n in self.near.links()),
-                   "what was tried is gone")
-        return {"bus": seen, "link": self.near.link("ec-t1"), "links": sorted(self.near.links()),
+        links = self.near.settled_links()
+        return {"bus": seen, "link": links.get("ec-t1"), "links": sorted(links),
                 "tunnels": self.client.tunnels(), "file": self.file.read_text(),
                 "files": sorted(p.name for d in (self.sites.daemon.tunnels,
                                                  self.sites.daemon.runtime / "tunnels.d",

@@ -153,14 +153,14 @@ class Namespace:
         link = self.link(name)
         return bool(link) and "UP" in link["flags"]
 
-    def dump(self, *ours):
-        """All that a person could have configured, but for the interfaces named.
+    def settled_links(self):
+        """links() once what the daemon tries the kernel with is gone by itself, a round later."""
+        return wait_until(lambda: (links := self.links()) and not
+                          [n for n in links if n.startswith("ec-try-")] and links, "it is gone")
 
-        What the daemon tries the kernel with is gone by itself, a round later.
-        """
-        wait_until(lambda: not [name for name in self.links() if name.startswith("ec-try-")],
-                   "what was tried is gone")
-        links = [configured(link) for name, link in self.links().items() if name not in ours]
+    def dump(self, *ours):
+        """All that a person could have configured, but for the interfaces named."""
+        links = [configured(link) for n, link in self.settled_links().items() if n not in ours]
         addresses = {a["ifname"]: a["addr_info"]
                      for a in json.loads(self.ip("-j", "addr", "show").stdout)
                      if a["ifname"] not in ours}
