@@ -185,7 +185,7 @@ static void hold(EcBindings *b, EcTunnel *t, const char *caller)
 	binding->match = sd_bus_slot_unref(binding->match);
 	binding->reply = sd_bus_slot_unref(binding->reply);
 	if (binding->holder)
-		g_hash_table_add(binding->former, binding->holder);
+		(void)g_hash_table_add(binding->former, g_steal_pointer(&binding->holder));
 	(void)g_hash_table_remove(binding->former, caller);
 	binding->holder = g_strdup(caller);
 	binding->held_usec = now_usec(b);

@@ -455,6 +455,7 @@ void ec_nm_profiles_restore(EcNmProfiles *p, const char *uuid)
 {
 	const Wish *w = g_hash_table_lookup(p->wishes, uuid);
 
+	/* One that waits for an end, which may never come, is none. */
 	if (!w || w->up)
 		(void)new_wish(p, uuid);
 	if (!p->news)
