@@ -183,7 +183,8 @@ def test_monitor(lab, sites, mode):
         if readable(monitor.stdout):
             log.append(os.read(monitor.stdout.fileno(), 65536).decode())
         text = "".join(log)
-        return text.endswith("\n") and [line for line in text.splitlines() if "t1" in line and "removed" in line]
+        return text.endswith("\n") and [line for line in text.splitlines()
+                                        if "t1" in line and "removed" in line]
     wait_until(seen, "it tells of the removal")
     lines = [line for line in "".join(log).splitlines() if "t1" in line]
     if mode:
